@@ -1,0 +1,114 @@
+// swift-tools-version: 6.2
+// One package, layered: the arrows of docs/architecture.md are the `dependencies:` below, and
+// tools/layering fails when an import or a new arrow breaks them.
+
+import PackageDescription
+
+/// Every Swift target is built with these: Swift 6 mode, strict memory safety, no warnings.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+/// GNU-only interfaces are declared in C shims only; Swift never sees a feature-test macro.
+let shim: [CSetting] = [
+    .define("_GNU_SOURCE"),
+    .treatAllWarnings(as: .error),
+]
+
+func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func shimTarget(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, cSettings: shim)
+}
+
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+let package = Package(
+    name: "farmem",
+    targets: [
+        // C: shims and system libraries.
+        shimTarget("CLinuxShims"),
+        shimTarget("CWireFormat"),
+        shimTarget("CHTTPShims", ["CMicrohttpd", "CCurl"]),
+        .systemLibrary(name: "CGnuTLS", pkgConfig: "gnutls"),
+        .systemLibrary(name: "CMicrohttpd", pkgConfig: "libmicrohttpd"),
+        .systemLibrary(name: "CCurl", pkgConfig: "libcurl"),
+        .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1"),
+
+        // Foundations: pure values, the operating system, what every command needs.
+        library("FarMemory"),
+        library("LinuxSystem", ["CLinuxShims"]),
+        library("Telemetry", ["FarMemory"]),
+        library("CommandLineKit", ["FarMemory", "CYAML"]),
+        library("HTTPEndpoint", ["CHTTPShims", "LinuxSystem"]),
+
+        // Data plane: no Foundation, no async, nothing allocated per request.
+        library("PoolProtocol", ["CWireFormat", "FarMemory"]),
+        library("MemoryPool", ["FarMemory", "LinuxSystem"]),
+        library("MemoryServer", [
+            "MemoryPool", "PoolProtocol", "LinuxSystem", "Telemetry", "FarMemory", "CGnuTLS",
+        ]),
+        library("Fabric", ["PoolProtocol", "FarMemory", "LinuxSystem"]),
+        library("FabricShm", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory"]),
+        library("FabricNBD", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CGnuTLS"]),
+        library("FabricSimulator", ["Fabric", "FarMemory"]),
+        library("SwapDevice", ["Fabric", "LinuxSystem", "Telemetry", "FarMemory", "CLinuxShims"]),
+
+        // Control plane: FoundationEssentials at most.
+        library("Containers", ["LinuxSystem", "FarMemory"]),
+        library("OffloadPolicy", ["FarMemory"]),
+        library("OffloadEngine", ["OffloadPolicy", "Containers", "LinuxSystem", "Telemetry"]),
+        library("WorkloadTrace", ["FarMemory", "LinuxSystem"]),
+        library("WorkloadSimulation", ["OffloadPolicy", "WorkloadTrace", "FarMemory"]),
+        library("Gateway", ["Containers", "HTTPEndpoint", "LinuxSystem", "Telemetry"]),
+        library("Measurement", ["WorkloadTrace", "LinuxSystem", "HTTPEndpoint", "Telemetry"]),
+
+        // Programs: wiring only.
+        program("memserver", ["MemoryServer", "HTTPEndpoint", "CommandLineKit", "LinuxSystem"]),
+        program("farswap", [
+            "SwapDevice", "FabricShm", "FabricNBD", "CommandLineKit", "LinuxSystem",
+        ]),
+        program("offloadd", ["OffloadEngine", "HTTPEndpoint", "CommandLineKit", "LinuxSystem"]),
+        program("fngateway", ["Gateway", "HTTPEndpoint", "CommandLineKit", "LinuxSystem"]),
+        program("farmem", [
+            "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Measurement", "WorkloadSimulation",
+        ]),
+
+        // Tests.
+        .target(
+            name: "TestSupport", dependencies: ["LinuxSystem", "FarMemory"],
+            path: "Tests/TestSupport", swiftSettings: strict),
+        tests("FarMemoryTests", ["FarMemory"]),
+        tests("LinuxSystemTests", ["LinuxSystem", "TestSupport"]),
+        tests("CommandLineKitTests", ["CommandLineKit", "TestSupport"]),
+        tests("TelemetryTests", ["Telemetry"]),
+        tests("HTTPEndpointTests", ["HTTPEndpoint", "TestSupport"]),
+        tests("PoolProtocolTests", ["PoolProtocol", "TestSupport"]),
+        tests("MemoryPoolTests", ["MemoryPool", "TestSupport"]),
+        tests("MemoryServerTests", ["MemoryServer", "TestSupport"]),
+        tests("FabricTests", [
+            "Fabric", "FabricShm", "FabricNBD", "FabricSimulator", "TestSupport",
+        ]),
+        tests("SwapDeviceTests", ["SwapDevice", "FabricSimulator", "TestSupport"]),
+        tests("ContainersTests", ["Containers", "TestSupport"]),
+        tests("OffloadPolicyTests", ["OffloadPolicy", "TestSupport"]),
+        tests("OffloadEngineTests", ["OffloadEngine", "TestSupport"]),
+        tests("WorkloadTraceTests", ["WorkloadTrace", "TestSupport"]),
+        tests("GatewayTests", ["Gateway", "TestSupport"]),
+        tests("SimulationTests", ["FabricSimulator", "WorkloadSimulation", "TestSupport"]),
+        tests("IntegrationTests", ["TestSupport", "LinuxSystem", "HTTPEndpoint"]),
+    ]
+)

@@ -1,0 +1,2 @@
+/// The module's version marker until its first type lands.
+package enum MemoryPoolModule {}

@@ -1,0 +1,2 @@
+/// Helpers shared by all test targets.
+package enum TestSupport {}
