@@ -43,6 +43,8 @@ let package = Package(
         shimTarget("CLinuxShims"),
         shimTarget("CWireFormat"),
         shimTarget("CHTTPShims", ["CMicrohttpd", "CCurl"]),
+        shimTarget("CNetlinkShims", ["CNetlink"]),
+        .systemLibrary(name: "CNetlink", pkgConfig: "libnl-genl-3.0"),
         .systemLibrary(name: "CGnuTLS", pkgConfig: "gnutls"),
         .systemLibrary(name: "CMicrohttpd", pkgConfig: "libmicrohttpd"),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl"),
