@@ -54,8 +54,9 @@ let package = Package(
         library("FarMemory"),
         library("LinuxSystem", ["CLinuxShims"]),
         library("Telemetry", ["FarMemory"]),
-        library("CommandLineKit", ["FarMemory", "CYAML"]),
-        library("HTTPEndpoint", ["CHTTPShims", "LinuxSystem"]),
+        library("JSONText"),
+        library("CommandLineKit", ["FarMemory", "LinuxSystem", "JSONText", "CYAML"]),
+        library("HTTPEndpoint", ["CHTTPShims", "FarMemory", "LinuxSystem", "JSONText"]),
 
         // Data plane: no Foundation, no async, nothing allocated per request.
         library("PoolProtocol", ["CWireFormat", "FarMemory"]),
@@ -95,7 +96,10 @@ let package = Package(
             path: "Tests/TestSupport", swiftSettings: strict),
         tests("FarMemoryTests", ["FarMemory"]),
         tests("LinuxSystemTests", ["LinuxSystem", "TestSupport"]),
-        tests("CommandLineKitTests", ["CommandLineKit", "TestSupport"]),
+        tests("JSONTextTests", ["JSONText"]),
+        tests("CommandLineKitTests", [
+            "CommandLineKit", "FarMemory", "JSONText", "LinuxSystem", "TestSupport",
+        ]),
         tests("TelemetryTests", ["Telemetry"]),
         tests("HTTPEndpointTests", ["HTTPEndpoint", "TestSupport"]),
         tests("PoolProtocolTests", ["PoolProtocol", "TestSupport"]),
