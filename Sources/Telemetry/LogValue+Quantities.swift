@@ -1,0 +1,5 @@
+import FarMemory
+
+extension ByteCount: LogValue {}
+extension Nanoseconds: LogValue {}
+extension Endpoint: LogValue {}
