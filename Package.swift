@@ -49,6 +49,7 @@ let package = Package(
         .systemLibrary(name: "CMicrohttpd", pkgConfig: "libmicrohttpd"),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl"),
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1"),
+        .systemLibrary(name: "CCgroup", pkgConfig: "libcgroup"),
 
         // Foundations: pure values, the operating system, what every command needs.
         library("FarMemory"),
@@ -71,9 +72,11 @@ let package = Package(
         library("SwapDevice", ["Fabric", "LinuxSystem", "Telemetry", "FarMemory", "CLinuxShims"]),
 
         // Control plane: FoundationEssentials at most.
-        library("Containers", ["LinuxSystem", "FarMemory"]),
+        library("Containers", ["LinuxSystem", "FarMemory", "CLinuxShims", "CCgroup"]),
         library("OffloadPolicy", ["FarMemory"]),
-        library("OffloadEngine", ["OffloadPolicy", "Containers", "LinuxSystem", "Telemetry"]),
+        library("OffloadEngine", [
+            "OffloadPolicy", "Containers", "LinuxSystem", "Telemetry", "FarMemory",
+        ]),
         library("WorkloadTrace", ["FarMemory", "LinuxSystem"]),
         library("WorkloadSimulation", ["OffloadPolicy", "WorkloadTrace", "FarMemory"]),
         library("Gateway", ["Containers", "HTTPEndpoint", "LinuxSystem", "Telemetry"]),
@@ -84,7 +87,9 @@ let package = Package(
         program("farswap", [
             "SwapDevice", "FabricShm", "FabricNBD", "CommandLineKit", "LinuxSystem",
         ]),
-        program("offloadd", ["OffloadEngine", "HTTPEndpoint", "CommandLineKit", "LinuxSystem"]),
+        program("offloadd", [
+            "OffloadEngine", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry",
+        ]),
         program("fngateway", ["Gateway", "HTTPEndpoint", "CommandLineKit", "LinuxSystem"]),
         program("farmem", [
             "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Measurement", "WorkloadSimulation",
@@ -111,7 +116,7 @@ let package = Package(
         tests("SwapDeviceTests", ["SwapDevice", "FabricSimulator", "TestSupport"]),
         tests("ContainersTests", ["Containers", "TestSupport"]),
         tests("OffloadPolicyTests", ["OffloadPolicy", "TestSupport"]),
-        tests("OffloadEngineTests", ["OffloadEngine", "TestSupport"]),
+        tests("OffloadEngineTests", ["OffloadEngine", "Containers", "OffloadPolicy", "TestSupport"]),
         tests("WorkloadTraceTests", ["WorkloadTrace", "TestSupport"]),
         tests("GatewayTests", ["Gateway", "TestSupport"]),
         tests("SimulationTests", ["FabricSimulator", "WorkloadSimulation", "TestSupport"]),

@@ -100,6 +100,12 @@ ssize_t fm_process_madvise(int pidfd, const struct iovec *ranges, size_t count,
 			   enum fm_advice advice);
 int fm_madvise(void *address, size_t length, enum fm_advice advice);
 
+/*
+ * Reads one byte of each page through /proc/PID/mem, which maps pages that wait in the swap cache
+ * again. Returns the pages read before the first that could not be; -1 when that was the first.
+ */
+ssize_t fm_touch_pages(int mem, uint64_t address, size_t pages);
+
 int fm_swapon(const char *path, int priority, bool discard_pages); /* priority < 0: default */
 int fm_swapoff(const char *path);
 
