@@ -1,5 +1,5 @@
-import Glibc
 package import FarMemory
+import Glibc
 package import LinuxSystem
 
 /// What a group uses. Nil: this kernel or version does not say, which is not zero.
@@ -121,7 +121,9 @@ package final class MemoryGroup: Sendable {
         let bytes = Array(value.utf8)
         let raw = fd.rawValue
         // Not retried on EINTR: an interrupted reclaim did part of its work.
-        let done = unsafe bytes.withUnsafeBytes { unsafe Glibc.write(raw, $0.baseAddress, $0.count) }
+        let done = unsafe bytes.withUnsafeBytes {
+            unsafe Glibc.write(raw, $0.baseAddress, $0.count)
+        }
         if done < 0 { throw SystemError.last("write \(path)/\(file)") }
     }
 

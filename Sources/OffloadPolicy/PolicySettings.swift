@@ -1,0 +1,72 @@
+// OffloadPolicy: which pages of which container leave, and when. Pure: no clock, no files, no
+// randomness; the same code runs in the daemon and in simulation.
+//
+// Thread model: one owner, value semantics. All arithmetic is on integers. Time is an argument.
+
+package import FarMemory
+
+/// How fast a semi-warm container gives its memory away.
+package enum DrainRate: Equatable, Sendable {
+    /// Hundredths of the memory that it held when it became semi-warm, per second.
+    case percentPerSecond(UInt64)
+    case bytesPerSecond(ByteCount)
+}
+
+/// Every knob of the policy. docs/operations.md says how to choose.
+package struct PolicySettings: Equatable, Sendable {
+    /// Offload what the runtime loaded and neither initialization nor the first request touched.
+    package var offloadsRuntime = true
+    /// Offload what a window of requests did not touch.
+    package var offloadsInitialization = true
+    /// Drain containers that are idle longer than almost all reuse intervals.
+    package var drainsIdle = true
+    /// Bring the working set back at once when a request comes.
+    package var recalls = true
+    /// Reclaim through the group's limit what process_madvise cannot move (pages shared by forks).
+    package var reclaimsShared = true
+
+    /// Requests in a window; nil lets it grow by itself when released pages come back.
+    package var requestWindow: UInt32? = nil
+    /// Windows of functions that are known better than the default.
+    package var requestWindows: [String: UInt32] = [:]
+    /// Pause between two examinations of a container that stays busy; doubled, up to the maximum,
+    /// while examinations find nothing.
+    package var rollbackInterval = Nanoseconds.seconds(10)
+    package var rollbackIntervalMaximum = Nanoseconds.seconds(600)
+
+    /// Which share of reuse intervals a container must outlast to be drained, in thousandths.
+    package var reusePermille: UInt64 = 990
+    /// The delay as long as fewer than `reuseSamplesMinimum` intervals of the function are known.
+    package var semiWarmPrior = Nanoseconds.seconds(30)
+    package var reuseSamplesMinimum: UInt64 = 5
+    /// Never drained sooner than this.
+    package var semiWarmMinimum = Nanoseconds.seconds(2)
+    package var drainRate = DrainRate.percentPerSecond(10)
+    /// Local memory that a container keeps.
+    package var floor = ByteCount.mib(8)
+    /// No page leaves within this time of the container's end.
+    package var recycleGuard = Nanoseconds.seconds(5)
+
+    /// What all containers together may write to far memory.
+    package var bandwidth = ByteCount.mib(256)
+    /// What may leave at once after a quiet time.
+    package var burst = ByteCount.mib(256)
+
+    /// Thousandths of the time in which tasks may wait for memory before offloading pauses.
+    package var pressurePermille: UInt64 = 200
+    package var pressurePause = Nanoseconds.seconds(5)
+    /// Thousandths of the released pages that may come back in a window before the policy backs off.
+    package var refaultPermille: UInt64 = 100
+    /// Swap space that stays free.
+    package var farReserve = ByteCount.mib(64)
+
+    package init() {}
+}
+
+/// `value * numerator / denominator`, exact in between, clamped at the end.
+func scaled(_ value: UInt64, _ numerator: UInt64, over denominator: UInt64) -> UInt64 {
+    precondition(denominator > 0, "a share of nothing")
+    let product = value.multipliedFullWidth(by: numerator)
+    guard product.high < denominator else { return .max }
+    return denominator.dividingFullWidth(product).quotient
+}

@@ -1,0 +1,143 @@
+package import FarMemory
+
+/// One container for as long as the daemon lives: numbers are not used twice.
+package struct ContainerHandle: Hashable, Comparable, Sendable {
+    package var number: UInt64
+    package init(_ number: UInt64) { self.number = number }
+    package static func < (a: ContainerHandle, b: ContainerHandle) -> Bool { a.number < b.number }
+}
+
+/// The pages that appear between two barriers of a container's life.
+package enum Pucket: String, CaseIterable, Sendable {
+    /// Until the language runtime is up.
+    case runtime
+    /// Until the function's code is initialized.
+    case initialization = "init"
+    /// Since then.
+    case execution = "exec"
+}
+
+/// Which pages an action is about.
+package enum PageScope: String, Equatable, Sendable {
+    case runtime
+    /// The Runtime Pucket's survivors and the Init Pucket.
+    case initialization = "init"
+    /// Whatever is in local memory now.
+    case all
+}
+
+/// What an engine is to do with a container's pages.
+package enum Action: Equatable, Sendable {
+    /// Note the pages that are new as this Pucket.
+    case snapshot(Pucket)
+    /// Open a window: write the scope's pages out and unmap them, at most `grant`. They stay in the
+    /// swap cache, where a touch brings them back without reading far memory.
+    case examine(PageScope, grant: ByteCount)
+    /// Close a window: pages of the scope that were not touched leave local memory.
+    case release(PageScope)
+    /// Move at most `grant` more of an idle container, least recently used first.
+    case drain(grant: ByteCount)
+    /// Have the kernel reclaim from the group what process_madvise could not move.
+    case reclaim(ByteCount)
+    /// Stop what is under way for this container at once.
+    case halt
+    /// Read the working set back.
+    case recall
+    /// Forget the container; it is gone.
+    case forget
+}
+
+/// Why something was done, or not done.
+package enum Rule: String, CaseIterable, Sendable {
+    case discovered, request, stopped
+    case runtimePucket = "runtime-pucket"
+    case initPucket = "init-pucket"
+    case rollback
+    case semiWarm = "semi-warm"
+    case prefetch
+    case sharedPages = "shared-pages"
+    case floor
+    case nothingLeft = "nothing-left"
+    case recycleGuard = "recycle-guard"
+    case pressure
+    case refaults
+    case farSpace = "far-space"
+    case unknownPressure = "unknown-pressure"
+    case unknownFarSpace = "unknown-far-space"
+    case budget
+}
+
+/// An action with its reason, for the engine and for the event log.
+package struct Decision: Equatable, Sendable {
+    package var container: ContainerHandle
+    package var action: Action
+    package var rule: Rule
+    /// The figures behind it: "idle 12s, p99 of 40 reuses 9.4s".
+    package var reason: String
+}
+
+/// What the engine measured of a container. Nil: unknown.
+package struct ContainerMeasure: Equatable, Sendable {
+    package var local: ByteCount
+    package var far: ByteCount?
+    package var anonymous: ByteCount
+    /// Pages read back from far memory since the container began.
+    package var refaults: UInt64?
+
+    package init(
+        local: ByteCount, far: ByteCount?, anonymous: ByteCount, refaults: UInt64?
+    ) {
+        self.local = local
+        self.far = far
+        self.anonymous = anonymous
+        self.refaults = refaults
+    }
+}
+
+/// What came of an action.
+package struct ActionReport: Equatable, Sendable {
+    package var action: Action
+    /// Bytes of a grant that were written out.
+    package var written = ByteCount.zero
+    /// Pages that left, and pages that had been touched in the window.
+    package var released = PageCount.zero
+    package var hot = PageCount.zero
+    /// A halt ended it early.
+    package var wasHalted = false
+    /// Nothing is left that process_madvise can move.
+    package var isExhausted = false
+    package var measure: ContainerMeasure?
+
+    package init(action: Action) { self.action = action }
+}
+
+package enum ContainerEvent: Equatable, Sendable {
+    case started(function: String)
+    case runtimeReady
+    /// `recycledAt`: when it will be ended if no request comes.
+    case initDone(recycledAt: Nanoseconds?)
+    case requestStarted
+    case requestEnded(recycledAt: Nanoseconds?)
+    case stopped
+    case measured(ContainerMeasure)
+    case reported(ActionReport)
+}
+
+/// What the guards go by. Nil is unknown, and pauses offloading.
+package struct HostMeasure: Equatable, Sendable {
+    /// Thousandths of the time since the last measure in which a task waited for memory.
+    package var pressurePermille: UInt64?
+    package var farFree: ByteCount?
+
+    package init(pressurePermille: UInt64?, farFree: ByteCount?) {
+        self.pressurePermille = pressurePermille
+        self.farFree = farFree
+    }
+}
+
+/// Where a container is in its life.
+package enum ContainerPhase: String, Sendable {
+    case launching, initializing, ready, running, idle
+    case semiWarm = "semi-warm"
+    case drained
+}

@@ -1,0 +1,67 @@
+package import FarMemory
+
+// The law: a container may be drained when it has been idle longer than almost every idle time that
+// ended with a request for the same function. The idle times are counted in buckets whose width grows with
+// the time (an eighth of a power of two, so 9 % at most), all containers of a function together.
+// Idle times that ended in recycling say nothing about reuse and are not counted. Old behaviour fades: when
+// 1024 are counted, all counts are halved.
+
+/// The distribution of one function's reuse intervals, learned online.
+package struct ReuseIntervals: Equatable, Sendable {
+    /// Eight buckets per power of two of microseconds, up to 2^40 us (12 days).
+    private static let bucketsPerOctave = 8
+    private static let octaves = 40
+    private static let fadeAt: UInt64 = 1024
+
+    private var counts = [UInt32](repeating: 0, count: bucketsPerOctave * octaves)
+    /// How many intervals are counted now.
+    package private(set) var samples: UInt64 = 0
+
+    package init() {}
+
+    package mutating func record(_ interval: Nanoseconds) {
+        counts[Self.bucket(interval)] += 1
+        samples += 1
+        if samples >= Self.fadeAt { fade() }
+    }
+
+    /// The shortest time that at least `permille` thousandths of the intervals do not exceed, rounded
+    /// up to its bucket's end; nil without intervals.
+    package func quantile(permille: UInt64) -> Nanoseconds? {
+        guard samples > 0 else { return nil }
+        let rank = max(1, (samples * min(permille, 1000) + 999) / 1000)
+        var seen: UInt64 = 0
+        for (bucket, count) in counts.enumerated() where count > 0 {
+            seen += UInt64(count)
+            if seen >= rank { return Self.end(of: bucket) }
+        }
+        return Self.end(of: counts.count - 1)
+    }
+
+    private mutating func fade() {
+        samples = 0
+        for index in counts.indices {
+            counts[index] /= 2
+            samples += UInt64(counts[index])
+        }
+    }
+
+    private static func bucket(_ interval: Nanoseconds) -> Int {
+        let micros = UInt64(max(interval.microseconds, 1))
+        let octave = min(63 - micros.leadingZeroBitCount, octaves - 1)
+        if 63 - micros.leadingZeroBitCount >= octaves {
+            return bucketsPerOctave * octaves - 1
+        }
+        // The three bits behind the leading one.
+        let fraction =
+            octave >= 3 ? (micros >> UInt64(octave - 3)) & 7 : (micros << UInt64(3 - octave)) & 7
+        return octave * bucketsPerOctave + Int(fraction)
+    }
+
+    private static func end(of bucket: Int) -> Nanoseconds {
+        let octave = UInt64(bucket / bucketsPerOctave)
+        let eighths = UInt64(bucket % bucketsPerOctave) + 9
+        let micros = octave >= 3 ? eighths << (octave - 3) : max(1, (eighths << octave) >> 3)
+        return .microseconds(Int64(micros))
+    }
+}
