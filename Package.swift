@@ -65,7 +65,7 @@ let package = Package(
         library("MemoryServer", [
             "MemoryPool", "PoolProtocol", "LinuxSystem", "Telemetry", "FarMemory", "CGnuTLS",
         ]),
-        library("Fabric", ["PoolProtocol", "FarMemory", "LinuxSystem"]),
+        library("Fabric", ["FarMemory"]),
         library("FabricShm", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory"]),
         library("FabricNBD", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CGnuTLS"]),
         library("FabricSimulator", ["Fabric", "FarMemory"]),
