@@ -57,7 +57,9 @@ let package = Package(
         library("Telemetry", ["FarMemory"]),
         library("JSONText"),
         library("CommandLineKit", ["FarMemory", "LinuxSystem", "JSONText", "CYAML"]),
-        library("HTTPEndpoint", ["CHTTPShims", "FarMemory", "LinuxSystem", "JSONText"]),
+        library("HTTPEndpoint", [
+            "CHTTPShims", "CMicrohttpd", "CCurl", "FarMemory", "LinuxSystem", "JSONText",
+        ]),
 
         // Data plane: no Foundation, no async, nothing allocated per request.
         library("PoolProtocol", ["CWireFormat", "FarMemory"]),
@@ -83,22 +85,34 @@ let package = Package(
         library("Measurement", ["WorkloadTrace", "LinuxSystem", "HTTPEndpoint", "Telemetry"]),
 
         // Programs: wiring only.
-        program("memserver", ["MemoryServer", "HTTPEndpoint", "CommandLineKit", "LinuxSystem"]),
+        program("memserver", [
+            "MemoryServer", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry",
+            "JSONText", "FarMemory",
+        ]),
         program("farswap", [
-            "SwapDevice", "FabricShm", "FabricNBD", "CommandLineKit", "LinuxSystem",
+            "SwapDevice", "FabricShm", "FabricNBD", "CommandLineKit", "LinuxSystem", "Telemetry",
+            "JSONText", "FarMemory",
         ]),
         program("offloadd", [
             "OffloadEngine", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry",
+            "JSONText", "FarMemory",
         ]),
-        program("fngateway", ["Gateway", "HTTPEndpoint", "CommandLineKit", "LinuxSystem"]),
+        program("fngateway", [
+            "Gateway", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText",
+            "FarMemory",
+        ]),
         program("farmem", [
             "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Measurement", "WorkloadSimulation",
+            "Telemetry", "JSONText", "FarMemory",
         ]),
 
         // Tests.
         .target(
-            name: "TestSupport", dependencies: ["LinuxSystem", "FarMemory"],
+            name: "CAllocationCounter", path: "Tests/CAllocationCounter", cSettings: shim),
+        .target(
+            name: "TestSupport", dependencies: ["CAllocationCounter", "LinuxSystem", "FarMemory"],
             path: "Tests/TestSupport", swiftSettings: strict),
+        tests("TestSupportTests", ["TestSupport", "LinuxSystem", "FarMemory"]),
         tests("FarMemoryTests", ["FarMemory"]),
         tests("LinuxSystemTests", ["LinuxSystem", "TestSupport"]),
         tests("JSONTextTests", ["JSONText"]),
@@ -106,7 +120,9 @@ let package = Package(
             "CommandLineKit", "FarMemory", "JSONText", "LinuxSystem", "TestSupport",
         ]),
         tests("TelemetryTests", ["Telemetry"]),
-        tests("HTTPEndpointTests", ["HTTPEndpoint", "TestSupport"]),
+        tests("HTTPEndpointTests", [
+            "HTTPEndpoint", "FarMemory", "JSONText", "LinuxSystem", "TestSupport",
+        ]),
         tests("PoolProtocolTests", ["PoolProtocol", "TestSupport"]),
         tests("MemoryPoolTests", ["MemoryPool", "TestSupport"]),
         tests("MemoryServerTests", ["MemoryServer", "TestSupport"]),

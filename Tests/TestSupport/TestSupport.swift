@@ -1,2 +1,0 @@
-/// Helpers shared by all test targets.
-package enum TestSupport {}
