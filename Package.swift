@@ -119,7 +119,7 @@ let package = Package(
         tests("CommandLineKitTests", [
             "CommandLineKit", "FarMemory", "JSONText", "LinuxSystem", "TestSupport",
         ]),
-        tests("TelemetryTests", ["Telemetry"]),
+        tests("TelemetryTests", ["Telemetry", "FarMemory", "LinuxSystem", "TestSupport"]),
         tests("HTTPEndpointTests", [
             "HTTPEndpoint", "FarMemory", "JSONText", "LinuxSystem", "TestSupport",
         ]),
