@@ -36,8 +36,14 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
 }
 
+/// `tools/fuzz` links the fuzz targets with libFuzzer from a static library, for SwiftPM renames main.
+let products: [Product] =
+    Context.environment["FARMEM_FUZZ"] == nil
+    ? [] : [.library(name: "FuzzTargets", type: .static, targets: ["FuzzTargets"])]
+
 let package = Package(
     name: "farmem",
+    products: products,
     targets: [
         // C: shims and system libraries.
         shimTarget("CLinuxShims"),
@@ -112,6 +118,10 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["CAllocationCounter", "LinuxSystem", "FarMemory"],
             path: "Tests/TestSupport", swiftSettings: strict),
+        .target(
+            name: "FuzzTargets", dependencies: ["CommandLineKit", "JSONText", "FarMemory"],
+            path: "Tests/Fuzz/Targets", swiftSettings: strict),
+        tests("FuzzSeedTests", ["FuzzTargets", "LinuxSystem"]),
         tests("TestSupportTests", ["TestSupport", "LinuxSystem", "FarMemory"]),
         tests("FarMemoryTests", ["FarMemory"]),
         tests("LinuxSystemTests", ["LinuxSystem", "TestSupport"]),

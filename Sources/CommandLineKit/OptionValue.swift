@@ -98,7 +98,7 @@ package enum OptionValue: Sendable, Equatable {
         case .duration(let value): "\(value)"
         case .rate(let value): "\(value)/s"
         case .integer(let value): "\(value)"
-        case .ratio(let value): "\(value)"
+        case .ratio(let value): Units.ratioText(value)
         case .endpoint(let value): "\(value)"
         }
     }

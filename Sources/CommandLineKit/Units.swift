@@ -44,19 +44,38 @@ package enum Units {
         return ByteCount(try quantity(amount, units: sizeUnits, example: example))
     }
 
-    /// `0.99` or `99%`: between 0 and 1.
+    /// `0.99` or `99%`: between 0 and 1, in steps of 10^-9.
     package static func ratio(_ text: String) throws(UnitError) -> Double {
         let isPercent = text.hasSuffix("%")
-        let number = isPercent ? text.dropLast() : text[...]
-        let wellFormed = number.allSatisfy { ("0"..."9").contains($0) || $0 == "." }
-        guard wellFormed, number.first?.isNumber == true, let value = Double(number) else {
+        let number = Array((isPercent ? text.dropLast() : text[...]).utf8)
+        let parts = number.split(separator: 0x2E, omittingEmptySubsequences: false)
+        let fraction = parts.count == 2 ? parts[1] : []
+        let isWellFormed =
+            number.allSatisfy { (0x30...0x39).contains($0) || $0 == 0x2E } && parts.count <= 2
+            && parts.first?.isEmpty == false && (parts.count == 1 || !fraction.isEmpty)
+        guard isWellFormed, let whole = parts.first else {
             throw UnitError("'\(text)' is not a ratio; write one like 0.25 or 25%")
         }
-        let ratio = isPercent ? value / 100 : value
-        guard ratio <= 1 else {
+        let one = UInt64(ratioStepsOfOne)
+        guard fraction.count <= 9,
+            let steps = scaled(
+                whole: whole, fraction: fraction, unit: isPercent ? one / 100 : one)
+        else { throw UnitError("'\(text)' has too many digits; write one like 0.25 or 25%") }
+        guard steps <= one else {
             throw UnitError("'\(text)' is more than 1; write 0 to 1, or 0% to 100%")
         }
-        return ratio
+        return Double(steps) / ratioStepsOfOne
+    }
+
+    private static let ratioStepsOfOne = 1e9
+
+    /// A ratio as `ratio` reads it back: decimal, never with an exponent.
+    static func ratioText(_ ratio: Double) -> String {
+        let steps = Int64((ratio * ratioStepsOfOne).rounded())
+        let digits = String(Int64(ratioStepsOfOne) + steps % Int64(ratioStepsOfOne)).dropFirst()
+        let last = digits.lastIndex { $0 != "0" }
+        let whole = "\(steps / Int64(ratioStepsOfOne))"
+        return last.map { "\(whole).\(digits[...$0])" } ?? whole
     }
 
     /// A whole number within the range, digits only (and a leading minus where the range allows it).
@@ -82,7 +101,10 @@ package enum Units {
         let example = "write unix:/path/to/socket or 127.0.0.1:8080"
         if text.hasPrefix("unix:") {
             var path = text.dropFirst("unix:".count)
-            if path.hasPrefix("//") { path = path.dropFirst(2) }
+            // unix:///run/x is a URL's way to write /run/x; more slashes mean no more than one.
+            let slashes = path.prefix { $0 == "/" }.count
+            if slashes == 2 { throw UnitError("'\(text)' is ambiguous; \(example)") }
+            if slashes > 2 { path = path.dropFirst(slashes - 1) }
             guard !path.isEmpty else { throw UnitError("'\(text)' has no path; \(example)") }
             // sun_path has 108 bytes with its terminator.
             guard path.utf8.count <= 107, !path.utf8.contains(0) else {

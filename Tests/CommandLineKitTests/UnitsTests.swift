@@ -46,7 +46,12 @@ enum TemporaryFile {
         #expect(try Units.ratio("0") == 0)
         #expect(try Units.ratio("1") == 1)
         #expect(try Units.ratio("99%") == 0.99)
-        for wrong in ["", "%", "1.1", "101%", "-0.1", ".5", "nan", "inf", "1e-1", "0.5.5", "0x1"] {
+        #expect(try ValueKind.ratio.parse("0.00001%").text == "0.0000001")
+        #expect(try ValueKind.ratio.parse("100%").text == "1")
+        for wrong in [
+            "", "%", "1.1", "101%", "-0.1", ".5", "nan", "inf", "1e-1", "0.0000000001",
+            "0.00000001%", "1.", "0.5.5", "0x1",
+        ] {
             #expect(throws: UnitError.self, "\(wrong)") { try Units.ratio(wrong) }
         }
         #expect(try Units.integer("-5", in: -5...5) == -5)
@@ -62,7 +67,8 @@ enum TemporaryFile {
         #expect(try Units.endpoint("tcp://[::1]:65535") == .tcp(host: "::1", port: 65535))
         #expect(try Units.endpoint("10.0.0.1:80") == .tcp(host: "10.0.0.1", port: 80))
         for wrong in [
-            "", "unix:", "host", ":80", "host:", "host:65536", "host:-1", "host:+1", "::1:80",
+            "", "unix:", "unix://run", "host", ":80", "host:", "host:65536", "host:-1", "host:+1",
+            "::1:80",
             "[]:80",
             "http://host:80", "unix:/" + String(repeating: "a", count: 107), "a b:1",
         ] {
