@@ -145,7 +145,9 @@ let package = Package(
         tests("OffloadEngineTests", ["OffloadEngine", "Containers", "OffloadPolicy", "TestSupport"]),
         tests("WorkloadTraceTests", ["WorkloadTrace", "TestSupport"]),
         tests("GatewayTests", ["Gateway", "TestSupport"]),
-        tests("SimulationTests", ["FabricSimulator", "WorkloadSimulation", "TestSupport"]),
+        tests("SimulationTests", [
+            "Fabric", "FabricSimulator", "FarMemory", "WorkloadSimulation", "TestSupport",
+        ]),
         tests("IntegrationTests", ["TestSupport", "LinuxSystem", "HTTPEndpoint"]),
     ]
 )
