@@ -87,7 +87,7 @@ struct WorkloadResult {
             case 5..<9: store(range, client)
             default: discard(range, client)
             }
-            clock.sleep(until: clock.now() + Int64(random.below(2_000_000)))
+            clock.sleep(until: clock.now() + Int64(random.below(10_000_000)))
         }
     }
 
@@ -174,10 +174,11 @@ func randomOptions(seed: UInt64, family: SimulatorOptions.Family) -> SimulatorOp
     options.slab = .kib(UInt64(16 << random.below(4)))
     let slabs = Int(options.size.bytes / options.slab.bytes)
     if random.chance(1, in: 2) { options.capacitySlabs = max(1, slabs * 2 / 3) }
-    if random.chance(2, in: 3) { options.crashInterval = 200_000_000 }
-    if random.chance(2, in: 3) { options.cutInterval = 200_000_000 }
-    if random.chance(1, in: 2) { options.squeezeInterval = 500_000_000 }
+    if random.chance(2, in: 3) { options.crashInterval = 2_000_000_000 }
+    if random.chance(2, in: 3) { options.cutInterval = 2_000_000_000 }
+    if random.chance(1, in: 2) { options.squeezeInterval = 2_000_000_000 }
     if random.chance(1, in: 2) { options.lossPer10k = random.below(100) }
     if random.chance(1, in: 2) { options.delayPer10k = random.below(200) }
+    options.outage = 1_000_000...2_000_000_000
     return options
 }
