@@ -133,7 +133,7 @@ let package = Package(
         tests("HTTPEndpointTests", [
             "HTTPEndpoint", "FarMemory", "JSONText", "LinuxSystem", "TestSupport",
         ]),
-        tests("PoolProtocolTests", ["PoolProtocol", "TestSupport"]),
+        tests("PoolProtocolTests", ["PoolProtocol", "FarMemory", "TestSupport"]),
         tests("MemoryPoolTests", ["MemoryPool", "TestSupport"]),
         tests("MemoryServerTests", ["MemoryServer", "TestSupport"]),
         tests("FabricTests", [
