@@ -12,3 +12,6 @@ package func allocations<E: Error>(in body: () throws(E) -> Void) throws(E) -> U
 /// Heap allocations of all threads of this process so far, for code that works on threads of its own. Other tests run
 /// in parallel: such a suite must be `.serialized` and filtered to run alone, or compare in a process of its own.
 package func allocationsOfProcess() -> UInt64 { fm_allocations_of_process() }
+
+/// False under a sanitizer: every count is 0 then, and a test that wants more must be skipped.
+package var allocationsAreCounted: Bool { fm_allocations_are_counted() != 0 }

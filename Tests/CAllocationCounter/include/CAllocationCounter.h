@@ -11,3 +11,6 @@ uint64_t fm_allocations_of_thread(void);
 
 /* Allocations by all threads since the process started. Never allocates. */
 uint64_t fm_allocations_of_process(void);
+
+/* 0 under a sanitizer, which needs the interposed functions itself: the counts stay 0 then. */
+int fm_allocations_are_counted(void);
