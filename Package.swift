@@ -87,7 +87,7 @@ let package = Package(
         ]),
         library("WorkloadTrace", ["FarMemory", "LinuxSystem"]),
         library("WorkloadSimulation", ["OffloadPolicy", "WorkloadTrace", "FarMemory"]),
-        library("Gateway", ["Containers", "HTTPEndpoint", "LinuxSystem", "Telemetry"]),
+        library("Gateway", ["HTTPEndpoint", "LinuxSystem", "Telemetry", "JSONText", "FarMemory"]),
         library("Measurement", ["WorkloadTrace", "LinuxSystem", "HTTPEndpoint", "Telemetry"]),
 
         // Programs: wiring only.
