@@ -121,10 +121,10 @@ package struct PolicyMachine: Sendable {
         if let idleSince = container.idleSince, container.requests > 0 {
             functions[container.function]?.reuse.record(now - idleSince)
         }
-        if container.outstanding > 0 {
+        let wasDrained = container.phase == .semiWarm || container.phase == .drained
+        if container.outstanding > 0 || wasDrained {
             output.add(.halt, .request, "request", &container)
         }
-        let wasDrained = container.phase == .semiWarm || container.phase == .drained
         if settings.recalls && (wasDrained || container.unfinishedRelease != nil) {
             // The recall reads far memory on purpose: watching for refaults ends here.
             container.refaultsAtRelease = nil

@@ -1,0 +1,275 @@
+import Containers
+import FarMemory
+import LinuxSystem
+import OffloadPolicy
+import Synchronization
+import Telemetry
+
+/// The control thread's own state: the policy, and the names behind its handles.
+struct ControlLoop {
+    private let controller: Controller
+    private var policy: PolicyMachine
+    private var containers: [ContainerHandle: EngineContainer] = [:]
+    private var handles: [String: ContainerHandle] = [:]
+    private var nextHandle: UInt64 = 1
+    private var counters = EngineCounters()
+    private var host = HostWatch()
+    private var watcher: ContainerWatcher
+    private var measuredAt: Int64 = 0
+    private var refaultsSeen: [ContainerHandle: UInt64] = [:]
+    private let startedAt = wallClockNow()
+
+    init(_ controller: Controller, restored: UInt64) {
+        self.controller = controller
+        policy = PolicyMachine(
+            settings: controller.settings.policy, at: Nanoseconds(monotonicNow()))
+        watcher = ContainerWatcher(settings: controller.settings, groups: controller.groups)
+        counters.restored = restored
+    }
+
+    /// Serves messages and ticks until told to stop.
+    mutating func run() {
+        let tick = controller.settings.tickInterval.nanoseconds
+        var nextTick = monotonicNow()
+        publish()
+        while true {
+            let wait = max(0, nextTick - monotonicNow())
+            for message in controller.inbox.takeAll(timeout: wait) {
+                if case .stop = message {
+                    haltAll()
+                    return
+                }
+                take(message)
+            }
+            let now = monotonicNow()
+            if now >= nextTick {
+                self.tick(now)
+                nextTick = now + tick
+            }
+        }
+    }
+
+    private mutating func take(_ message: Message) {
+        switch message {
+        case .event(let event, let at): take(event, at: Nanoseconds(at))
+        case .report(let item, let report, let duration):
+            note(item, report, duration)
+            feed(.reported(report), item.container.handle, at: Nanoseconds(monotonicNow()))
+        case .recalled(let item, let pages, let duration):
+            counters.recalled += pages
+            var record = record(item.decision, item.container)
+            record.recalled = pages
+            record.duration = Nanoseconds(duration)
+            controller.decisions.append(record)
+        case .stop: break
+        }
+    }
+
+    // MARK: Events
+
+    private mutating func take(_ event: LifecycleEvent, at now: Nanoseconds) {
+        counters.events += 1
+        if event.kind == .containerStarted {
+            start(event, at: now)
+            return
+        }
+        guard let handle = handles[event.container] else {
+            counters.eventsOfUnknown += 1
+            return
+        }
+        let recycledAt = event.keepAlive.map { now + $0 }
+        switch event.kind {
+        case .containerStarted: break
+        case .runtimeReady: feed(.runtimeReady, handle, at: now)
+        case .initDone:
+            measure(handle, at: now)
+            feed(.initDone(recycledAt: recycledAt), handle, at: now)
+        case .requestStart: feed(.requestStarted, handle, at: now)
+        case .requestEnd:
+            measure(handle, at: now)
+            feed(.requestEnded(recycledAt: recycledAt), handle, at: now)
+        case .containerStopped: end(handle, at: now)
+        }
+    }
+
+    private mutating func start(_ event: LifecycleEvent, at now: Nanoseconds) {
+        if let old = handles[event.container] { end(old, at: now) }
+        guard containers.count < Limits.containers else {
+            controller.log.warn("container_refused", ["container": event.container])
+            return
+        }
+        let path = event.controlGroup ?? ""
+        do throws(SystemError) {
+            let group = try controller.groups.open(path)
+            let handle = ContainerHandle(nextHandle)
+            nextHandle += 1
+            let container = EngineContainer(
+                handle: handle, name: event.container, function: event.function ?? event.container,
+                group: group)
+            handles[event.container] = handle
+            containers[handle] = container
+            feed(.started(function: container.function), handle, at: now)
+            measure(handle, at: now)
+        } catch {
+            controller.log.warn(
+                "container_without_group",
+                ["container": event.container, "group": path, "error": error.description])
+        }
+    }
+
+    private mutating func end(_ handle: ContainerHandle, at now: Nanoseconds) {
+        feed(.stopped, handle, at: now)
+    }
+
+    /// Asks the policy and has its decisions carried out.
+    private mutating func feed(
+        _ event: ContainerEvent, _ handle: ContainerHandle, at now: Nanoseconds
+    ) {
+        var decisions: [Decision] = []
+        policy.handle(event, of: handle, at: now, into: &decisions)
+        for decision in decisions { carryOut(decision) }
+    }
+
+    // MARK: Decisions
+
+    private mutating func carryOut(_ decision: Decision) {
+        guard let container = containers[decision.container] else { return }
+        counters.actions += 1
+        counters.byRule[decision.rule, default: 0] += 1
+        switch decision.action {
+        case .halt:
+            container.halt()
+            counters.halts += 1
+        case .forget:
+            containers[decision.container] = nil
+            if handles[container.name] == decision.container { handles[container.name] = nil }
+            refaultsSeen[decision.container] = nil
+            controller.decisions.append(record(decision, container))
+        case .recall:
+            let item = WorkItem(container: container, decision: decision, epoch: container.epoch)
+            if !controller.recalls.put(item) { counters.actionsDropped += 1 }
+        case .snapshot, .examine, .release, .drain, .reclaim:
+            let item = WorkItem(container: container, decision: decision, epoch: container.epoch)
+            guard !controller.actions.put(item) else { return }
+            counters.actionsDropped += 1
+            var report = ActionReport(action: decision.action)
+            report.wasHalted = true
+            feed(.reported(report), decision.container, at: Nanoseconds(monotonicNow()))
+        }
+    }
+
+    private mutating func note(_ item: WorkItem, _ report: ActionReport, _ duration: Int64) {
+        counters.written += report.written.pages
+        counters.released += report.released
+        counters.hot += report.hot
+        var record = record(item.decision, item.container)
+        record.written = report.written
+        record.released = report.released
+        record.hot = report.hot
+        record.wasHalted = report.wasHalted
+        record.duration = Nanoseconds(duration)
+        if let refaults = report.measure?.refaults {
+            let before = refaultsSeen[item.container.handle] ?? 0
+            record.refaults = refaults >= before ? refaults - before : 0
+            if containers[item.container.handle] != nil {
+                refaultsSeen[item.container.handle] = refaults
+            }
+        }
+        controller.decisions.append(record)
+        controller.log.debug(
+            "decision",
+            [
+                "container": record.container, "rule": record.rule.rawValue,
+                "action": record.action, "written": record.written,
+                "released_pages": record.released.pages, "hot_pages": record.hot.pages,
+                "duration": record.duration,
+            ])
+    }
+
+    private func record(_ decision: Decision, _ container: EngineContainer) -> DecisionRecord {
+        DecisionRecord(
+            sequence: 0, time: wallClockNow(), container: container.name,
+            function: container.function, rule: decision.rule, action: decision.action.word,
+            reason: decision.reason)
+    }
+
+    // MARK: Time
+
+    private mutating func tick(_ now: Int64) {
+        let moment = Nanoseconds(now)
+        for event in watcher.look(at: now) { take(event, at: moment) }
+        if now - measuredAt >= controller.settings.measureInterval.nanoseconds {
+            measuredAt = now
+            for handle in containers.keys.sorted() { measure(handle, at: moment) }
+        }
+        var decisions: [Decision] = []
+        policy.tick(host: host.look(at: now), at: moment, into: &decisions)
+        for decision in decisions { carryOut(decision) }
+        publish()
+    }
+
+    /// Measures a container; one whose group is gone has stopped, whether or not anyone says so.
+    private mutating func measure(_ handle: ContainerHandle, at now: Nanoseconds) {
+        guard let container = containers[handle] else { return }
+        guard container.group.isCurrent else {
+            controller.log.info(
+                "container_gone", ["container": container.name, "group": container.group.path])
+            end(handle, at: now)
+            return
+        }
+        if let measure = container.measure() { feed(.measured(measure), handle, at: now) }
+    }
+
+    private func haltAll() {
+        for container in containers.values { container.halt() }
+    }
+
+    private func publish() {
+        var status = EngineStatus()
+        status.engineReason = "page maps and process_madvise; works on every kernel from 5.10"
+        status.controlGroups =
+            "\(controller.groups.version.rawValue) at \(controller.groups.memoryMount)"
+        status.isDryRun = controller.settings.isDryRun
+        status.startedAt = startedAt
+        status.pausedBy = policy.hostForbids(at: Nanoseconds(monotonicNow()))
+        status.pressurePermille = host.measure.pressurePermille
+        status.farFree = host.measure.farFree
+        status.farTotal = host.farTotal
+        status.counters = counters
+        status.containers = containers.values.compactMap(containerStatus)
+            .sorted { $0.name < $1.name }
+        let complete = status
+        controller.published.withLock { $0 = complete }
+    }
+
+    private func containerStatus(_ container: EngineContainer) -> ContainerStatus? {
+        guard let record = policy.containers[container.handle] else { return nil }
+        let (ledger, pages) = container.state.withLock { ($0.ledger, $0.pages) }
+        func size(_ part: (ProcessPages) -> PageRuns) -> ByteCount {
+            ByteCount(pages: PageCount(pages.values.reduce(0) { $0 + part($1).pages }))
+        }
+        return ContainerStatus(
+            name: container.name, function: container.function, group: container.group.path,
+            phase: record.phase, rule: record.lastRule, requests: record.requests,
+            measure: record.measure, ledger: ledger, runtime: size { $0.runtime },
+            initialization: size { $0.initialization }, waiting: size { $0.marked },
+            hot: size { $0.workingSet }, windowIsOpen: record.windowIsOpen,
+            semiWarmDelay: policy.semiWarmDelay(of: container.function).delay)
+    }
+}
+
+extension Action {
+    /// The word in the event log.
+    var word: String {
+        switch self {
+        case .snapshot(let pucket): "note-\(pucket.rawValue)"
+        case .examine(let scope, _): "examine-\(scope.rawValue)"
+        case .release(let scope): "release-\(scope.rawValue)"
+        case .drain: "drain"
+        case .reclaim: "reclaim"
+        case .halt: "halt"
+        case .recall: "recall"
+        case .forget: "forget"
+        }
+    }
+}

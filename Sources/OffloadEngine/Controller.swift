@@ -1,0 +1,120 @@
+package import Containers
+import FarMemory
+package import LinuxSystem
+import OffloadPolicy
+import Synchronization
+package import Telemetry
+
+/// What reaches the control thread.
+enum Message: Sendable {
+    case event(LifecycleEvent, at: Int64)
+    case report(WorkItem, ActionReport, duration: Int64)
+    case recalled(WorkItem, PageCount, duration: Int64)
+    case stop
+}
+
+/// A decision on its way through a worker thread.
+struct WorkItem: Sendable {
+    let container: EngineContainer
+    let decision: Decision
+    /// The halt count at which it was decided.
+    let epoch: UInt64
+}
+
+/// The offload controller: takes events, asks the policy, has pages moved, and publishes what it knows.
+/// `submit`, `status` and `decisions` may be used by any thread; `run` is the control thread.
+package final class Controller: Sendable {
+    let settings: EngineSettings
+    let groups: ControlGroups
+    let log: Logger
+    let inbox: WorkQueue<Message>
+    let actions: WorkQueue<WorkItem>
+    let recalls: WorkQueue<WorkItem>
+    let published = Mutex(EngineStatus())
+    private let dropped = Atomic<UInt64>(0)
+    private let ownership: StateOwnership
+    private let restored: UInt64
+    package let decisions = DecisionLog(capacity: Limits.decisions)
+
+    /// Takes the state directory (another controller there is `ControllerError.alreadyRuns`) and undoes
+    /// what a former run left changed.
+    package init(
+        settings: EngineSettings, groups: ControlGroups, log: Logger
+    ) throws(ControllerError) {
+        self.settings = settings
+        self.groups = groups
+        self.log = log
+        ownership = try StateOwnership(directory: settings.stateDirectory)
+        do throws(SystemError) {
+            restored = try ownership.restore(groups: groups, log: log)
+            inbox = try WorkQueue(capacity: Limits.inbox)
+            actions = try WorkQueue(capacity: Limits.actions)
+            recalls = try WorkQueue(capacity: Limits.recalls)
+        } catch {
+            throw .system(error)
+        }
+    }
+
+    /// Takes an event; false when too many wait. Never waits itself.
+    package func submit(_ event: LifecycleEvent) -> Bool {
+        if inbox.put(.event(event, at: monotonicNow())) { return true }
+        dropped.add(1, ordering: .relaxed)
+        return false
+    }
+
+    /// Makes `run` return.
+    package func stop() { _ = inbox.put(.stop) }
+
+    /// The state as of the last tick.
+    package func status() -> EngineStatus {
+        var status = published.withLock { $0 }
+        status.counters.eventsDropped = dropped.load(ordering: .relaxed)
+        return status
+    }
+
+    /// Runs until `stop`. Then nothing is under way any more and every knob is as it was.
+    package func run() throws(SystemError) {
+        let journal = try KnobJournal(path: ownership.journalPath)
+        let settings = settings
+        let log = log
+        var threads = [
+            try WorkerThread("fm-mover") { [self] in
+                let reclaimer = GroupReclaimer(
+                    journal: journal, log: log, hold: settings.limitHold)
+                movePages(PageMover(reclaimer: reclaimer, isDryRun: settings.isDryRun))
+            }
+        ]
+        for number in 0..<Limits.recallThreads {
+            threads.append(
+                try WorkerThread("fm-recall-\(number)") { [self] in recallPages(PageRecaller()) })
+        }
+        var control = ControlLoop(self, restored: restored)
+        control.run()
+        actions.close()
+        recalls.close()
+        for thread in threads { thread.join() }
+    }
+
+    private func movePages(_ mover: PageMover) {
+        while !actions.isFinished {
+            guard let item = actions.take(timeout: 1_000_000_000) else { continue }
+            let start = monotonicNow()
+            let report = mover.perform(
+                item.decision.action, on: item.container, epoch: item.epoch)
+            _ = inbox.put(.report(item, report, duration: monotonicNow() - start))
+        }
+    }
+
+    private func recallPages(_ recaller: PageRecaller) {
+        while !recalls.isFinished {
+            guard let item = recalls.take(timeout: 1_000_000_000) else { continue }
+            let start = monotonicNow()
+            var asked = PageCount.zero
+            if !settings.isDryRun {
+                asked = recaller.recall(
+                    item.container, deadline: start + settings.recallDeadline.nanoseconds)
+            }
+            _ = inbox.put(.recalled(item, asked, duration: monotonicNow() - start))
+        }
+    }
+}

@@ -1,0 +1,91 @@
+import Containers
+package import FarMemory
+import LinuxSystem
+import OffloadPolicy
+import Synchronization
+
+/// The pages of one process, as the engine remembers them.
+struct ProcessPages: Sendable {
+    var runtime = PageRuns()
+    var initialization = PageRuns()
+    /// Written out and unmapped in an open window or a drain, not yet released.
+    var marked = PageRuns()
+    /// What the last windows found to be in use.
+    var workingSet = PageRuns()
+}
+
+/// What moved, since the container began.
+package struct MovementLedger: Equatable, Sendable {
+    package internal(set) var written = PageCount.zero
+    package internal(set) var released = PageCount.zero
+    package internal(set) var hot = PageCount.zero
+    package internal(set) var recalled = PageCount.zero
+    package internal(set) var reclaimed = ByteCount.zero
+}
+
+/// A container as the engine holds it. Pages and processes belong to the thread that moves pages (the
+/// mover; a recall thread takes only a copy); everything else is the control thread's.
+final class EngineContainer: Sendable {
+    let handle: ContainerHandle
+    /// The name that events and reports use.
+    let name: String
+    let function: String
+    let group: MemoryGroup
+    /// Raised by each halt: work that was issued before stops at its next piece.
+    private let haltCount = Atomic<UInt64>(0)
+
+    struct Pages: Sendable {
+        var processes: [ProcessIdentity: TargetProcess] = [:]
+        var pages: [ProcessIdentity: ProcessPages] = [:]
+        /// The halt count at which the working set was last noted.
+        var episode: UInt64?
+        var ledger = MovementLedger()
+    }
+    let state = Mutex(Pages())
+
+    init(handle: ContainerHandle, name: String, function: String, group: MemoryGroup) {
+        self.handle = handle
+        self.name = name
+        self.function = function
+        self.group = group
+    }
+
+    var epoch: UInt64 { haltCount.load(ordering: .acquiring) }
+    func halt() { haltCount.add(1, ordering: .acquiringAndReleasing) }
+
+    /// The processes that run now. Those that ended are forgotten with their pages; new ones are
+    /// opened. A process that ends meanwhile is simply not there.
+    func processes() -> [TargetProcess] {
+        guard group.isCurrent, let pids = try? group.processes() else { return [] }
+        let known = state.withLock { $0.processes }
+        var byPid: [Int32: TargetProcess] = [:]
+        for process in known.values where process.isAlive { byPid[process.identity.pid] = process }
+        var current: [ProcessIdentity: TargetProcess] = [:]
+        for pid in pids {
+            if let process = byPid[pid] ?? (try? TargetProcess(pid: pid)) {
+                current[process.identity] = process
+            }
+        }
+        let found = current
+        state.withLock { state in
+            state.processes = found
+            state.pages = state.pages.filter { found[$0.key] != nil }
+        }
+        return found.values.sorted { $0.identity.pid < $1.identity.pid }
+    }
+
+    func pages(of process: TargetProcess) -> ProcessPages {
+        state.withLock { $0.pages[process.identity] ?? ProcessPages() }
+    }
+
+    func update(_ process: TargetProcess, _ body: (inout ProcessPages) -> Void) {
+        state.withLock { body(&$0.pages[process.identity, default: ProcessPages()]) }
+    }
+
+    /// What the group uses now; nil when it is gone.
+    func measure() -> ContainerMeasure? {
+        guard let use = try? group.use() else { return nil }
+        return ContainerMeasure(
+            local: use.local, far: use.far, anonymous: use.anonymous, refaults: use.refaults)
+    }
+}

@@ -1,0 +1,41 @@
+package import FarMemory
+package import OffloadPolicy
+
+/// Every knob of the engine beside those of the policy.
+package struct EngineSettings: Equatable, Sendable {
+    package var policy = PolicySettings()
+    /// Where journal and lock live.
+    package var stateDirectory = "/run/farmem/offloadd"
+    /// How often the policy looks at idle containers.
+    package var tickInterval = Nanoseconds.milliseconds(100)
+    /// How often each container is measured when nothing happens to it.
+    package var measureInterval = Nanoseconds.seconds(1)
+    /// How long a recall may go on.
+    package var recallDeadline = Nanoseconds.seconds(2)
+    /// Decide and log, and move nothing.
+    package var isDryRun = false
+    /// Patterns (fnmatch) of group paths that are watched without events.
+    package var watchPatterns: [String] = []
+    /// A watched container is busy above this share of one processor, in thousandths.
+    package var busyPermille: UInt64 = 20
+    /// And idle when it was not for this long.
+    package var quietTime = Nanoseconds.seconds(1)
+    /// For tests of a crash in between: how long a lowered limit is held.
+    package var limitHold = Nanoseconds.zero
+
+    package init() {}
+}
+
+/// Bounds of the engine.
+enum Limits {
+    /// Events that wait for the control thread.
+    static let inbox = 8192
+    /// Page actions that wait for the mover; past it actions are dropped and counted.
+    static let actions = 4096
+    static let recalls = 1024
+    static let containers = 4096
+    static let decisions = 4096
+    static let recallThreads = 2
+    /// Depth of groups below the mount that the watcher looks at.
+    static let watchDepth = 5
+}

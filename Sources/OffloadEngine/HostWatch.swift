@@ -1,0 +1,37 @@
+import Containers
+import FarMemory
+import OffloadPolicy
+
+/// Turns the host's cumulative pressure into a share of the time, over stretches of a second.
+struct HostWatch {
+    private static let stretch: Int64 = 1_000_000_000
+
+    private(set) var measure = HostMeasure(pressurePermille: nil, farFree: nil)
+    private(set) var farTotal: ByteCount?
+    private var last: (at: Int64, total: Nanoseconds)?
+    private var lookedAt = Int64.min
+
+    /// The figures as of `now` (monotonic nanoseconds); read anew once a second.
+    mutating func look(at now: Int64) -> HostMeasure {
+        guard lookedAt == .min || now - lookedAt >= Self.stretch else { return measure }
+        lookedAt = now
+        take(HostMemory.read(), at: now)
+        return measure
+    }
+
+    /// Takes in figures; the first pressure total alone says nothing about a share.
+    mutating func take(_ host: HostMemory, at now: Int64) {
+        measure.farFree = host.farFree
+        farTotal = host.farTotal
+        guard let total = host.pressureTotal else {
+            measure.pressurePermille = nil
+            last = nil
+            return
+        }
+        if let last, now > last.at {
+            let waited = max(0, (total - last.total).nanoseconds)
+            measure.pressurePermille = UInt64(waited * 1000 / (now - last.at))
+        }
+        last = (now, total)
+    }
+}

@@ -1,0 +1,252 @@
+import Containers
+import FarMemory
+import LinuxSystem
+import OffloadPolicy
+import Synchronization
+
+// How pages leave without any kernel support beyond 5.10, exactly and without a limit (docs/decisions/0002).
+//
+// process_madvise(PAGEOUT) unmaps private pages and starts writing them to swap. On an asynchronous swap device they then
+// wait in the swap cache, still in local memory. What the container touches comes back by a minor
+// fault and is present in pagemap again; what is still a swap entry at the end was not touched. To free
+// it, a byte of each such page is read, which maps the clean copy, and PAGEOUT is asked for again: now it
+// has nothing to write and frees the page at once.
+
+/// Moves pages of containers. Belongs to one thread.
+final class PageMover {
+    /// Pages between two looks at the halt count: 2 MiB, about 2 ms of work.
+    private static let piecePages: UInt64 = 512
+
+    private let reader = PageMapReader()
+    private let reclaimer: GroupReclaimer?
+    private let isDryRun: Bool
+
+    init(reclaimer: GroupReclaimer?, isDryRun: Bool) {
+        self.reclaimer = reclaimer
+        self.isDryRun = isDryRun
+    }
+
+    /// Carries out one action that was issued at `epoch`.
+    func perform(_ action: Action, on container: EngineContainer, epoch: UInt64) -> ActionReport {
+        var report = ActionReport(action: action)
+        let pass = Pass(container: container, epoch: epoch)
+        if !isDryRun {
+            switch action {
+            case .snapshot(let pucket): snapshot(pucket, pass)
+            case .examine(let scope, let grant): examine(scope, grant, pass, &report)
+            case .release(let scope): release(scope, pass, &report)
+            case .drain(let grant): drain(grant, pass, &report)
+            case .reclaim(let amount): reclaim(amount, pass, &report)
+            case .halt, .recall, .forget: break
+            }
+        } else if case .drain = action {
+            report.isExhausted = true
+        }
+        report.measure = container.measure()
+        let (released, hot, written) = (report.released, report.hot, report.written.pages)
+        container.state.withLock {
+            $0.ledger.released += released
+            $0.ledger.hot += hot
+            $0.ledger.written += written
+        }
+        return report
+    }
+
+    private struct Pass {
+        let container: EngineContainer
+        let epoch: UInt64
+        var isHalted: Bool { container.epoch != epoch }
+    }
+
+    // MARK: Puckets
+
+    private func snapshot(_ pucket: Pucket, _ pass: Pass) {
+        for process in pass.container.processes() {
+            guard let census = try? process.census(using: reader) else { continue }
+            let all = census.present.union(census.swapped)
+            pass.container.update(process) { pages in
+                switch pucket {
+                case .runtime: pages.runtime = all
+                case .initialization:
+                    // Runtime pages that initialization used belong to it from now on.
+                    if !pages.marked.isEmpty {
+                        pages.runtime = pages.runtime.intersection(census.swapped)
+                    }
+                    pages.initialization = all.subtracting(pages.runtime)
+                    pages.workingSet = all
+                case .execution: break
+                }
+            }
+        }
+    }
+
+    private func examine(
+        _ scope: PageScope, _ grant: ByteCount, _ pass: Pass, _ report: inout ActionReport
+    ) {
+        var left = grant.pages.pages
+        for process in pass.container.processes() where left > 0 {
+            guard let census = try? process.census(using: reader) else { continue }
+            let known = pass.container.pages(of: process)
+            let wanted: PageRuns
+            switch scope {
+            case .runtime: wanted = census.present.intersection(known.runtime)
+            case .initialization:
+                wanted = census.present.intersection(known.initialization.union(known.runtime))
+            case .all: wanted = census.present
+            }
+            let done = pageOut(wanted.prefix(pages: left), of: process, pass, &report)
+            left -= min(left, done)
+        }
+    }
+
+    /// Writes out and unmaps; notes what was marked. Returns the pages that the kernel accepted.
+    private func pageOut(
+        _ runs: PageRuns, of process: TargetProcess, _ pass: Pass, _ report: inout ActionReport
+    ) -> UInt64 {
+        var marked = PageRuns()
+        var accepted: UInt64 = 0
+        var halted = false
+        runs.forEachPiece(pages: Self.piecePages) { piece in
+            if pass.isHalted {
+                halted = true
+                return false
+            }
+            guard let done = try? process.advise(piece, .pageOut) else { return false }
+            accepted += done
+            marked = marked.union(piece)
+            return true
+        }
+        if halted { report.wasHalted = true }
+        let newlyMarked = marked
+        pass.container.update(process) { $0.marked = $0.marked.union(newlyMarked) }
+        report.written += ByteCount(pages: PageCount(accepted))
+        return accepted
+    }
+
+    // MARK: Release
+
+    private func release(_ scope: PageScope, _ pass: Pass, _ report: inout ActionReport) {
+        for process in pass.container.processes() {
+            let known = pass.container.pages(of: process)
+            let targets =
+                scope == .runtime ? known.marked.intersection(known.runtime) : known.marked
+            release(targets, of: process, pass, &report)
+            if report.wasHalted { return }
+            guard scope != .runtime, let census = try? process.census(using: reader) else {
+                continue
+            }
+            // What is present now is what requests use.
+            pass.container.update(process) { $0.workingSet = census.present }
+        }
+    }
+
+    private func release(
+        _ targets: PageRuns, of process: TargetProcess, _ pass: Pass, _ report: inout ActionReport
+    ) {
+        guard !targets.isEmpty, let census = try? process.census(of: targets, using: reader) else {
+            return
+        }
+        report.hot += PageCount(census.present.pages)
+        var released = PageRuns()
+        var halted = false
+        // Pages that the kernel already took out of the swap cache must not be read back in.
+        let waiting = mayWaitInSwapCache(census.swapped, pass)
+        census.swapped.forEachPiece(pages: Self.piecePages) { piece in
+            if pass.isHalted {
+                halted = true
+                return false
+            }
+            if waiting {
+                _ = process.touch(piece)
+                guard (try? process.advise(piece, .pageOut)) != nil else { return false }
+            }
+            released = released.union(piece)
+            return true
+        }
+        if halted { report.wasHalted = true }
+        let remaining = census.swapped.subtracting(released)
+        let settled = targets.subtracting(remaining)
+        pass.container.update(process) { $0.marked = $0.marked.subtracting(settled) }
+        report.released += PageCount(released.pages)
+    }
+
+    /// Whether a good part of the pages may still be in the swap cache; yes when unknown.
+    private func mayWaitInSwapCache(_ runs: PageRuns, _ pass: Pass) -> Bool {
+        guard let use = try? pass.container.group.use(), let cached = use.swapCached else {
+            return true
+        }
+        return cached.pages.pages * 8 >= runs.pages
+    }
+
+    // MARK: Drain
+
+    private func drain(_ grant: ByteCount, _ pass: Pass, _ report: inout ActionReport) {
+        let container = pass.container
+        let isNewEpisode = container.state.withLock { state in
+            defer { state.episode = pass.epoch }
+            return state.episode != pass.epoch
+        }
+        var left = grant.pages.pages
+        var candidates: UInt64 = 0
+        for process in container.processes() {
+            guard let census = try? process.census(using: reader) else { continue }
+            let known = container.pages(of: process)
+            if isNewEpisode {
+                // A window that is open now has not told the hot pages: all of it may be needed.
+                let workingSet = census.present.union(known.marked.intersection(census.swapped))
+                container.update(process) { $0.workingSet = workingSet }
+            }
+            candidates += known.marked.pages
+            release(known.marked, of: process, pass, &report)
+            if report.wasHalted { return }
+            guard left > 0 else { continue }
+            candidates += census.present.pages
+            // Pages outside of the remembered working set first.
+            let cold = census.present.subtracting(known.workingSet).prefix(pages: left)
+            var done = pageOut(cold, of: process, pass, &report)
+            if done < left && !report.wasHalted {
+                let rest = census.present.subtracting(cold).prefix(pages: left - done)
+                done += pageOut(rest, of: process, pass, &report)
+            }
+            left -= min(left, done)
+            if report.wasHalted { return }
+        }
+        report.isExhausted = candidates == 0
+    }
+
+    private func reclaim(_ amount: ByteCount, _ pass: Pass, _ report: inout ActionReport) {
+        guard let reclaimer, pass.container.group.isCurrent else { return }
+        let moved = reclaimer.reclaim(amount, from: pass.container.group) { pass.isHalted }
+        report.wasHalted = pass.isHalted
+        report.written = moved
+        report.released = moved.pages
+        pass.container.state.withLock { $0.ledger.reclaimed += moved }
+    }
+}
+
+/// Reads working sets back. Each recall thread has its own.
+final class PageRecaller {
+    private static let piecePages: UInt64 = 2048
+    private let reader = PageMapReader()
+
+    /// Asks for the working set; stops at `deadline` (monotonic nanoseconds). Returns pages asked for.
+    func recall(_ container: EngineContainer, deadline: Int64) -> PageCount {
+        let (processes, pages) = container.state.withLock { ($0.processes, $0.pages) }
+        var asked: UInt64 = 0
+        for (identity, process) in processes {
+            guard let known = pages[identity], !known.workingSet.isEmpty,
+                let census = try? process.census(of: known.workingSet, using: reader)
+            else { continue }
+            census.swapped.forEachPiece(pages: Self.piecePages) { piece in
+                guard monotonicNow() < deadline,
+                    let done = try? process.advise(piece, .willNeed)
+                else { return false }
+                asked += done
+                return true
+            }
+        }
+        let total = PageCount(asked)
+        container.state.withLock { $0.ledger.recalled += total }
+        return total
+    }
+}
