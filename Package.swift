@@ -83,7 +83,7 @@ let package = Package(
         library("Containers", ["LinuxSystem", "FarMemory", "CLinuxShims", "CCgroup"]),
         library("OffloadPolicy", ["FarMemory"]),
         library("OffloadEngine", [
-            "OffloadPolicy", "Containers", "LinuxSystem", "Telemetry", "FarMemory",
+            "OffloadPolicy", "Containers", "LinuxSystem", "Telemetry", "FarMemory", "JSONText",
         ]),
         library("WorkloadTrace", ["FarMemory", "LinuxSystem"]),
         library("WorkloadSimulation", ["OffloadPolicy", "WorkloadTrace", "FarMemory"]),

@@ -1,1 +1,20 @@
-print("not built yet")
+// offloadd: moves cold pages of containers to far memory. Wiring only: options, signals, API, controller.
+
+import CommandLineKit
+
+let checkCommand = Command(
+    name: "check-config", summary: "check a configuration file for `offloadd run`",
+    positionals: [Positional("file", help: "The YAML file.")], configurable: false
+) { invocation in
+    let file = invocation.positional("file")
+    let set = try Program(Command(name: "offloadd", summary: "", subcommands: [runCommand]))
+        .checkConfiguration(file: file, for: ["run"])
+    printOut("\(file): ok, \(set.count) options set\n")
+    return .done
+}
+
+Program(
+    Command(
+        name: "offloadd", summary: "move cold pages of containers to far memory",
+        subcommands: [runCommand, checkCommand])
+).main()

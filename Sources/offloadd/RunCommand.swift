@@ -1,0 +1,76 @@
+import CommandLineKit
+import Containers
+import FarMemory
+import Glibc
+import HTTPEndpoint
+import LinuxSystem
+import OffloadEngine
+import Telemetry
+
+let runCommand = Command(
+    name: "run", summary: "run the offload controller in the foreground",
+    discussion: """
+        Takes lifecycle events on its socket, or watches groups that match --watch, and moves pages of containers \
+        that they do not use to swap. SIGTERM and SIGINT end it: what it changed is put back first.
+        """,
+    options: runOptions,
+    examples: [
+        ("offloadd run", "Serve events of a gateway."),
+        ("offloadd run --watch '/docker/*'", "Watch Docker's containers."),
+    ]
+) { invocation in
+    let settings = try engineSettings(invocation)
+    let signals = try SignalEvents([SIGTERM, SIGINT])
+    ignoreBrokenPipes()
+    let log = Logger(level: LogLevel(word: invocation.string("log-level")) ?? .info)
+    guard runsAsRoot() else {
+        throw CommandFailure(
+            .permission, "moving pages of other processes needs root; run it as root")
+    }
+    guard let groups = try ControlGroups.discover() else {
+        throw CommandFailure(
+            .systemError, "no memory controller is mounted; mount cgroup2, or cgroup -o memory")
+    }
+    let controller = try openController(settings, groups, log)
+    let endpoint = listenEndpoint(invocation)
+    try makeDirectories(runtimeDirectory())
+    var options = HTTPServerOptions()
+    options.threads = .pool(2)
+    let server = try HTTPServer(listen: endpoint, options: options) { answer($0, controller) }
+    let readiness = invocation.readiness()
+    let control = try WorkerThread("fm-control") {
+        do throws(SystemError) {
+            try controller.run()
+        } catch {
+            log.error("control_failed", ["error": error.description])
+            exit(ExitStatus.systemError.rawValue)
+        }
+    }
+    readiness.announceReady()
+    log.info(
+        "started",
+        [
+            "listen": endpoint.description, "cgroup": groups.version.rawValue,
+            "dry_run": settings.isDryRun,
+        ])
+    while signals.next() == nil {
+        _ = try waitReady(signals.descriptor.rawValue, .readable, timeout: -1)
+    }
+    readiness.announceStopping()
+    server.stop(drain: .seconds(1))
+    controller.stop()
+    control.join()
+    log.info("stopped", [:])
+    return .done
+}
+
+func openController(
+    _ settings: EngineSettings, _ groups: ControlGroups, _ log: Logger
+) throws -> Controller {
+    do throws(ControllerError) {
+        return try Controller(settings: settings, groups: groups, log: log)
+    } catch {
+        if case .alreadyRuns = error { throw CommandFailure(.tryAgain, error.description) }
+        throw CommandFailure(.systemError, error.description)
+    }
+}
