@@ -55,6 +55,8 @@ final class PageMover {
     private struct Pass {
         let container: EngineContainer
         let epoch: UInt64
+        /// Swap entries whose page may still be in the swap cache; nil when unknown.
+        var waiting: UInt64?
         var isHalted: Bool { container.epoch != epoch }
     }
 
@@ -125,8 +127,11 @@ final class PageMover {
 
     // MARK: Release
 
-    private func release(_ scope: PageScope, _ pass: Pass, _ report: inout ActionReport) {
-        for process in pass.container.processes() {
+    private func release(_ scope: PageScope, _ start: Pass, _ report: inout ActionReport) {
+        let processes = start.container.processes()
+        var pass = start
+        pass.waiting = waitingPages(processes, start)
+        for process in processes {
             let known = pass.container.pages(of: process)
             let targets =
                 scope == .runtime ? known.marked.intersection(known.runtime) : known.marked
@@ -150,13 +155,13 @@ final class PageMover {
         var released = PageRuns()
         var halted = false
         // Pages that the kernel already took out of the swap cache must not be read back in.
-        let waiting = mayWaitInSwapCache(census.swapped, pass)
+        let mustTouch = pass.waiting.map { $0 * 4 >= census.swapped.pages } ?? true
         census.swapped.forEachPiece(pages: Self.piecePages) { piece in
             if pass.isHalted {
                 halted = true
                 return false
             }
-            if waiting {
+            if mustTouch {
                 _ = process.touch(piece)
                 guard (try? process.advise(piece, .pageOut)) != nil else { return false }
             }
@@ -170,25 +175,30 @@ final class PageMover {
         report.released += PageCount(released.pages)
     }
 
-    /// Whether a good part of the pages may still be in the swap cache; yes when unknown.
-    private func mayWaitInSwapCache(_ runs: PageRuns, _ pass: Pass) -> Bool {
-        guard let use = try? pass.container.group.use(), let cached = use.swapCached else {
-            return true
+    /// How many swap entries of the processes still have their page in the swap cache: all entries, less
+    /// what the group accounts as far. The kernel may free such pages at any time by itself.
+    private func waitingPages(_ processes: [TargetProcess], _ pass: Pass) -> UInt64? {
+        guard let far = try? pass.container.group.use().far else { return nil }
+        let entries = processes.reduce(UInt64(0)) { sum, process in
+            sum + ((try? process.census(using: reader))?.swapped.pages ?? 0)
         }
-        return cached.pages.pages * 8 >= runs.pages
+        return entries - min(entries, far.pages.pages)
     }
 
     // MARK: Drain
 
-    private func drain(_ grant: ByteCount, _ pass: Pass, _ report: inout ActionReport) {
-        let container = pass.container
+    private func drain(_ grant: ByteCount, _ start: Pass, _ report: inout ActionReport) {
+        let container = start.container
+        let processes = container.processes()
+        var pass = start
+        pass.waiting = waitingPages(processes, start)
         let isNewEpisode = container.state.withLock { state in
             defer { state.episode = pass.epoch }
             return state.episode != pass.epoch
         }
         var left = grant.pages.pages
         var candidates: UInt64 = 0
-        for process in container.processes() {
+        for process in processes {
             guard let census = try? process.census(using: reader) else { continue }
             let known = container.pages(of: process)
             if isNewEpisode {
