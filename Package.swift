@@ -119,7 +119,7 @@ let package = Package(
             name: "TestSupport", dependencies: ["CAllocationCounter", "LinuxSystem", "FarMemory"],
             path: "Tests/TestSupport", swiftSettings: strict),
         .target(
-            name: "FuzzTargets", dependencies: ["CommandLineKit", "JSONText", "FarMemory"],
+            name: "FuzzTargets", dependencies: ["CommandLineKit", "JSONText", "FarMemory", "PoolProtocol"],
             path: "Tests/Fuzz/Targets", swiftSettings: strict),
         tests("FuzzSeedTests", ["FuzzTargets", "LinuxSystem"]),
         tests("TestSupportTests", ["TestSupport", "LinuxSystem", "FarMemory"]),

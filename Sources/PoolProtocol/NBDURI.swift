@@ -154,8 +154,10 @@ private func parseHostPort(
         (host, portText) = (name, port)
     }
     guard !host.isEmpty else { throw NBDURIError(text, "it names no host") }
+    let isName = host.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && !"@/?#[]".utf8.contains($0) }
+    guard isName else { throw NBDURIError(text, "'\(host)' is no host") }
     guard let portText else { return .tcp(host: host, port: defaultPort) }
-    guard let port = UInt16(portText) else {
+    guard portText.first != "+", let port = UInt16(portText) else {
         throw NBDURIError(text, "'\(portText)' is no port number")
     }
     return .tcp(host: host, port: port)
