@@ -88,7 +88,9 @@ let package = Package(
         library("WorkloadTrace", ["FarMemory", "LinuxSystem"]),
         library("WorkloadSimulation", ["OffloadPolicy", "WorkloadTrace", "FarMemory"]),
         library("Gateway", ["HTTPEndpoint", "LinuxSystem", "Telemetry", "JSONText", "FarMemory"]),
-        library("Measurement", ["WorkloadTrace", "LinuxSystem", "HTTPEndpoint", "Telemetry"]),
+        library("Measurement", [
+            "WorkloadTrace", "Containers", "LinuxSystem", "HTTPEndpoint", "JSONText", "FarMemory",
+        ]),
 
         // Programs: wiring only.
         program("memserver", [
