@@ -102,8 +102,8 @@ let package = Package(
             "JSONText", "FarMemory",
         ]),
         program("offloadd", [
-            "OffloadEngine", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry",
-            "JSONText", "FarMemory",
+            "OffloadEngine", "OffloadPolicy", "Containers", "HTTPEndpoint", "CommandLineKit",
+            "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("fngateway", [
             "Gateway", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText",
@@ -150,6 +150,6 @@ let package = Package(
         tests("SimulationTests", [
             "Fabric", "FabricSimulator", "FarMemory", "WorkloadSimulation", "TestSupport",
         ]),
-        tests("IntegrationTests", ["TestSupport", "LinuxSystem", "HTTPEndpoint"]),
+        tests("IntegrationTests", ["TestSupport", "LinuxSystem", "HTTPEndpoint", "JSONText"]),
     ]
 )
