@@ -121,7 +121,11 @@ let package = Package(
             name: "TestSupport", dependencies: ["CAllocationCounter", "LinuxSystem", "FarMemory"],
             path: "Tests/TestSupport", swiftSettings: strict),
         .target(
-            name: "FuzzTargets", dependencies: ["CommandLineKit", "JSONText", "FarMemory", "PoolProtocol"],
+            name: "FuzzTargets",
+            dependencies: [
+                "CommandLineKit", "JSONText", "FarMemory", "LinuxSystem", "PoolProtocol",
+                "WorkloadTrace",
+            ],
             path: "Tests/Fuzz/Targets", swiftSettings: strict),
         tests("FuzzSeedTests", ["FuzzTargets", "LinuxSystem"]),
         tests("TestSupportTests", ["TestSupport", "LinuxSystem", "FarMemory"]),

@@ -18,6 +18,7 @@ package struct FuzzTarget: Sendable {
         FuzzTarget(name: "arguments", run: fuzzArguments),
         FuzzTarget(name: "nbd", run: fuzzNBD),
         FuzzTarget(name: "nbd-uri", run: fuzzNBDURI),
+        FuzzTarget(name: "trace", run: fuzzTrace),
     ]
 }
 
