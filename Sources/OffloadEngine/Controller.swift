@@ -32,6 +32,7 @@ package final class Controller: Sendable {
     let recalls: WorkQueue<WorkItem>
     let published = Mutex(EngineStatus())
     private let dropped = Atomic<UInt64>(0)
+    private let working = Atomic<Int>(0)
     private let ownership: StateOwnership
     private let restored: UInt64
     package let decisions = DecisionLog(capacity: Limits.decisions)
@@ -92,10 +93,26 @@ package final class Controller: Sendable {
         control.run()
         actions.close()
         recalls.close()
+        waitForWorkers(threads)
+    }
+
+    /// Joins the workers; gives up on those that hang in the kernel, as behind a dead swap device.
+    private func waitForWorkers(_ threads: [WorkerThread]) {
+        let deadline = monotonicNow() + Limits.stopDeadline.nanoseconds
+        while working.load(ordering: .acquiring) > 0 && monotonicNow() < deadline {
+            sleepNanoseconds(5_000_000)
+        }
+        let stuck = working.load(ordering: .acquiring)
+        if stuck > 0 {
+            log.error("workers_stuck", ["threads": stuck])
+            return
+        }
         for thread in threads { thread.join() }
     }
 
     private func movePages(_ mover: PageMover) {
+        working.add(1, ordering: .acquiringAndReleasing)
+        defer { working.subtract(1, ordering: .acquiringAndReleasing) }
         while !actions.isFinished {
             guard let item = actions.take(timeout: 1_000_000_000) else { continue }
             let start = monotonicNow()
@@ -106,6 +123,8 @@ package final class Controller: Sendable {
     }
 
     private func recallPages(_ recaller: PageRecaller) {
+        working.add(1, ordering: .acquiringAndReleasing)
+        defer { working.subtract(1, ordering: .acquiringAndReleasing) }
         while !recalls.isFinished {
             guard let item = recalls.take(timeout: 1_000_000_000) else { continue }
             let start = monotonicNow()

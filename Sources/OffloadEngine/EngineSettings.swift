@@ -36,6 +36,8 @@ enum Limits {
     static let containers = 4096
     static let decisions = 4096
     static let recallThreads = 2
+    /// How long the end waits for workers that hang in the kernel.
+    static let stopDeadline = Nanoseconds.seconds(5)
     /// Depth of groups below the mount that the watcher looks at.
     static let watchDepth = 5
 }

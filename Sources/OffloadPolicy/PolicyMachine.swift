@@ -87,6 +87,8 @@ package struct PolicyMachine: Sendable {
                 .snapshot(.initialization), .initPucket, "init done", &container)
         case .requestStarted: requestStarted(&container, at: now, into: &output)
         case .requestEnded(let recycledAt):
+            // An end without a beginning says nothing.
+            guard container.running > 0 else { break }
             container.recycledAt = recycledAt
             requestEnded(&container, at: now, into: &output)
         case .measured(let measure): container.measure = measure
@@ -141,7 +143,6 @@ package struct PolicyMachine: Sendable {
     private mutating func requestEnded(
         _ container: inout ContainerRecord, at now: Nanoseconds, into output: inout Output
     ) {
-        guard container.running > 0 else { return }
         container.running -= 1
         container.requests += 1
         guard container.running == 0 else { return }

@@ -1,1 +1,330 @@
+import FarMemory
 import Testing
+
+@testable import OffloadPolicy
+
+/// Drives a policy machine by hand: one container "c" of function "f", time in milliseconds.
+struct Bench {
+    var policy: PolicyMachine
+    let id = ContainerHandle(1)
+    var now = Nanoseconds.seconds(1000)
+    var host = HostMeasure(pressurePermille: 0, farFree: .gib(4))
+
+    init(_ change: (inout PolicySettings) -> Void = { _ in }) {
+        var settings = PolicySettings()
+        settings.semiWarmPrior = .seconds(10)
+        change(&settings)
+        policy = PolicyMachine(settings: settings, at: .seconds(1000))
+        _ = tick()
+    }
+
+    mutating func send(_ event: ContainerEvent) -> [Decision] {
+        var decisions: [Decision] = []
+        policy.handle(event, of: id, at: now, into: &decisions)
+        return decisions
+    }
+
+    mutating func tick(after step: Nanoseconds = .zero) -> [Decision] {
+        now += step
+        var decisions: [Decision] = []
+        policy.tick(host: host, at: now, into: &decisions)
+        return decisions
+    }
+
+    mutating func measure(local: ByteCount, refaults: UInt64 = 0) {
+        _ = send(
+            .measured(
+                ContainerMeasure(local: local, far: .zero, anonymous: local, refaults: refaults)))
+    }
+
+    /// Reports every page action among the decisions as done; `released` and `hot` per release.
+    mutating func complete(_ decisions: [Decision], released: UInt64 = 1000, hot: UInt64 = 10) {
+        for decision in decisions {
+            var report = ActionReport(action: decision.action)
+            switch decision.action {
+            case .examine(_, let grant), .drain(let grant): report.written = grant
+            case .release:
+                report.released = PageCount(released)
+                report.hot = PageCount(hot)
+                report.measure = policy.containers[id]?.measure
+            case .snapshot, .reclaim, .halt, .recall, .forget: continue
+            }
+            _ = send(.reported(report))
+        }
+    }
+
+    /// Starts the container and runs it to the end of initialization.
+    mutating func launch(local: ByteCount = .mib(100), recycledAfter: Nanoseconds? = nil) {
+        _ = send(.started(function: "f"))
+        measure(local: local)
+        complete(send(.runtimeReady))
+        complete(send(.initDone(recycledAt: recycledAfter.map { now + $0 })))
+    }
+
+    mutating func request(recycledAfter: Nanoseconds? = nil) -> [Decision] {
+        let begin = send(.requestStarted)
+        now += .milliseconds(50)
+        return begin + send(.requestEnded(recycledAt: recycledAfter.map { now + $0 }))
+    }
+}
+
+func actions(_ decisions: [Decision]) -> [String] {
+    decisions.map { decision in
+        switch decision.action {
+        case .snapshot(let pucket): "note-\(pucket.rawValue)"
+        case .examine(let scope, _): "examine-\(scope.rawValue)"
+        case .release(let scope): "release-\(scope.rawValue)"
+        case .drain: "drain"
+        case .reclaim: "reclaim"
+        case .halt: "halt"
+        case .recall: "recall"
+        case .forget: "forget"
+        }
+    }
+}
+
+@Suite struct PucketTests {
+    @Test func runtimePucketIsExaminedAtItsBarrierAndReleasedAfterTheFirstRequest() {
+        var bench = Bench()
+        _ = bench.send(.started(function: "f"))
+        bench.measure(local: .mib(20))
+        let barrier = bench.send(.runtimeReady)
+        #expect(actions(barrier) == ["note-runtime", "examine-runtime"])
+        bench.complete(barrier)
+        bench.complete(bench.send(.initDone(recycledAt: nil)))
+        let first = bench.request()
+        #expect(actions(first) == ["release-runtime", "examine-init"])
+    }
+
+    @Test func initPucketIsReleasedWhenItsWindowOfRequestsEnds() {
+        var bench = Bench { $0.requestWindow = 3 }
+        bench.launch()
+        bench.complete(bench.request())
+        #expect(actions(bench.request()) == [])
+        #expect(actions(bench.request()) == [])
+        let end = bench.request()
+        #expect(actions(end) == ["release-init"])
+        #expect(end[0].rule == .initPucket)
+    }
+
+    @Test func aWindowCanBeSetPerFunction() {
+        var bench = Bench { $0.requestWindows = ["f": 2] }
+        bench.launch()
+        bench.complete(bench.request())
+        #expect(actions(bench.request()) == [])
+        #expect(actions(bench.request()) == ["release-init"])
+    }
+
+    @Test func rollbackExaminesAgainAfterTheIntervalAndDoublesItWhenNothingIsCold() {
+        var bench = Bench()
+        bench.launch()
+        bench.complete(bench.request())
+        bench.complete(bench.request())
+        bench.now += .seconds(9)
+        #expect(actions(bench.request()) == [])
+        bench.now += .seconds(1)
+        let rollback = bench.request()
+        #expect(actions(rollback) == ["examine-all"])
+        #expect(rollback[0].rule == .rollback)
+        bench.complete(rollback)
+        bench.complete(bench.request(), released: 1, hot: 1000)
+        bench.now += .seconds(11)
+        #expect(actions(bench.request()) == [], "the interval is 20 s now")
+        bench.now += .seconds(9)
+        #expect(actions(bench.request()) == ["examine-all"])
+    }
+
+    @Test func aHaltedReleaseIsRepeatedAfterTheNextRequest() {
+        var bench = Bench()
+        bench.launch()
+        bench.complete(bench.request())
+        let release = bench.request()
+        #expect(actions(release) == ["release-init"])
+        var report = ActionReport(action: release[0].action)
+        report.wasHalted = true
+        _ = bench.send(.reported(report))
+        #expect(actions(bench.request()).contains("release-init"))
+    }
+
+    @Test func aRequestWithoutInitDoneStillWorks() {
+        var bench = Bench()
+        _ = bench.send(.started(function: "f"))
+        bench.measure(local: .mib(50))
+        #expect(actions(bench.request()) == ["examine-init"])
+    }
+
+    @Test func eventsOfUnknownContainersChangeNothing() {
+        var bench = Bench()
+        #expect(bench.send(.requestStarted).isEmpty)
+        #expect(bench.send(.stopped).isEmpty)
+        #expect(bench.policy.containers.isEmpty)
+    }
+}
+
+@Suite struct SemiWarmTests {
+    @Test func aContainerIsDrainedAfterThePriorWhileFewReusesAreKnown() {
+        var bench = Bench()
+        bench.launch()
+        bench.complete(bench.request())
+        #expect(bench.tick(after: .milliseconds(9900)).isEmpty)
+        _ = bench.tick(after: .milliseconds(200))
+        #expect(bench.policy.containers[bench.id]?.phase == .semiWarm)
+        let drain = bench.tick(after: .milliseconds(500))
+        #expect(actions(drain) == ["drain"])
+        // 10 % of 100 MiB per second for half a second.
+        #expect(drain[0].action == .drain(grant: .mib(5)))
+    }
+
+    @Test func theDelayFollowsTheReusesOfTheFunction() {
+        var bench = Bench()
+        bench.launch()
+        for _ in 0..<20 {
+            bench.complete(bench.request())
+            bench.now += .seconds(3)
+        }
+        let delay = bench.policy.semiWarmDelay(of: "f").delay
+        #expect(delay >= .seconds(3) && delay <= .milliseconds(3300))
+    }
+
+    @Test func drainStopsAtTheFloor() {
+        var bench = Bench { $0.floor = .mib(98) }
+        bench.launch(local: .mib(100))
+        _ = bench.tick(after: .seconds(11))
+        var granted = ByteCount.zero
+        for _ in 0..<50 {
+            let drain = bench.tick(after: .seconds(1))
+            for case .drain(let grant) in drain.map(\.action) { granted += grant }
+            bench.complete(drain)
+            bench.measure(local: .mib(100) - granted)
+        }
+        #expect(granted == .mib(2))
+        #expect(bench.policy.containers[bench.id]?.phase == .drained)
+    }
+
+    @Test func anAmountPerSecondIsPossible() {
+        var bench = Bench { $0.drainRate = .bytesPerSecond(.mib(3)) }
+        bench.launch()
+        _ = bench.tick(after: .seconds(11))
+        #expect(bench.tick(after: .seconds(1)).map(\.action) == [.drain(grant: .mib(3))])
+    }
+
+    @Test func aRequestHaltsTheDrainAndRecallsTheWorkingSet() {
+        var bench = Bench()
+        bench.launch()
+        _ = bench.tick(after: .seconds(11))
+        #expect(actions(bench.tick(after: .seconds(1))) == ["drain"])
+        #expect(actions(bench.send(.requestStarted)) == ["halt", "recall"])
+        #expect(bench.tick(after: .seconds(60)).isEmpty, "nothing while a request runs")
+    }
+
+    @Test func onlyOneDrainIsUnderWay() {
+        var bench = Bench()
+        bench.launch()
+        _ = bench.tick(after: .seconds(11))
+        #expect(actions(bench.tick(after: .seconds(1))) == ["drain"])
+        #expect(bench.tick(after: .seconds(1)).isEmpty)
+    }
+
+    @Test func nothingLeavesShortlyBeforeRecycling() {
+        var bench = Bench { $0.recycleGuard = .seconds(5) }
+        bench.launch(recycledAfter: .seconds(14))
+        #expect(bench.tick(after: .seconds(10)).isEmpty)
+        #expect(bench.policy.containers[bench.id]?.phase != .semiWarm)
+        #expect(bench.tick(after: .seconds(1)).isEmpty)
+    }
+
+    @Test func sharedPagesAreReclaimedOnceWhenNothingElseIsLeft() {
+        var bench = Bench()
+        bench.launch(local: .mib(40))
+        _ = bench.tick(after: .seconds(11))
+        let drain = bench.tick(after: .seconds(1))
+        var report = ActionReport(action: drain[0].action)
+        report.isExhausted = true
+        _ = bench.send(.reported(report))
+        let shared = bench.tick(after: .milliseconds(100))
+        #expect(shared.map(\.action) == [.reclaim(.mib(32))])
+        _ = bench.send(.reported(ActionReport(action: shared[0].action)))
+        #expect(bench.tick(after: .seconds(1)).isEmpty)
+        #expect(bench.policy.containers[bench.id]?.phase == .drained)
+    }
+}
+
+@Suite struct GuardTests {
+    @Test func unknownIsNotZero() {
+        var bench = Bench()
+        bench.launch()
+        bench.host = HostMeasure(pressurePermille: nil, farFree: .gib(4))
+        #expect(bench.tick(after: .seconds(60)).isEmpty)
+        #expect(bench.policy.hostForbids(at: bench.now) == .unknownPressure)
+        bench.host = HostMeasure(pressurePermille: 0, farFree: nil)
+        #expect(bench.tick(after: .seconds(60)).isEmpty)
+        #expect(bench.policy.hostForbids(at: bench.now) == .unknownFarSpace)
+    }
+
+    @Test func pressurePausesAndPasses() {
+        var bench = Bench()
+        bench.launch()
+        bench.host.pressurePermille = 500
+        #expect(bench.tick(after: .seconds(20)).isEmpty)
+        #expect(bench.policy.hostForbids(at: bench.now) == .pressure)
+        bench.host.pressurePermille = 0
+        _ = bench.tick(after: .seconds(6))
+        #expect(bench.policy.hostForbids(at: bench.now) == nil)
+    }
+
+    @Test func farSpaceBelowTheReserveStopsOffloading() {
+        var bench = Bench { $0.farReserve = .mib(64) }
+        bench.launch()
+        bench.host.farFree = .mib(64)
+        #expect(bench.tick(after: .seconds(60)).isEmpty)
+        #expect(bench.policy.hostForbids(at: bench.now) == .farSpace)
+    }
+
+    @Test func refaultsBackOffAndWidenTheWindow() {
+        var bench = Bench()
+        bench.launch()
+        bench.complete(bench.request())
+        bench.complete(bench.request(), released: 10_000)
+        bench.measure(local: .mib(50), refaults: 2_000)
+        _ = bench.tick(after: .milliseconds(100))
+        #expect(bench.policy.containers[bench.id]?.lastRule == .refaults)
+        #expect(bench.policy.functions["f"]?.window == 2)
+        bench.now += .seconds(12)
+        #expect(actions(bench.request()) == [], "it rests for the doubled interval")
+    }
+}
+
+@Suite struct ReuseIntervalTests {
+    @Test func quantilesAreWithinABucketOfTheTruth() {
+        var reuse = ReuseIntervals()
+        for seconds in 1...100 { reuse.record(.seconds(Int64(seconds))) }
+        for (permille, truth) in [(500, 50), (900, 90), (990, 99)] as [(UInt64, Int64)] {
+            guard let found = reuse.quantile(permille: permille) else {
+                Issue.record("no quantile")
+                continue
+            }
+            #expect(found >= .seconds(truth))
+            #expect(found.nanoseconds <= truth * 1_130_000_000)
+        }
+    }
+
+    @Test func withoutSamplesThereIsNone() {
+        #expect(ReuseIntervals().quantile(permille: 990) == nil)
+    }
+
+    @Test func oldBehaviourFades() {
+        var reuse = ReuseIntervals()
+        for _ in 0..<1000 { reuse.record(.seconds(100)) }
+        for _ in 0..<9000 { reuse.record(.seconds(1)) }
+        #expect(reuse.samples < 1024)
+        #expect((reuse.quantile(permille: 990) ?? .zero) < .seconds(2))
+    }
+
+    @Test func extremesStayInside() {
+        var reuse = ReuseIntervals()
+        reuse.record(.zero)
+        reuse.record(Nanoseconds(.max))
+        #expect(reuse.quantile(permille: 0) != nil)
+        #expect(reuse.quantile(permille: 1000) != nil)
+    }
+}
