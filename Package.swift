@@ -111,7 +111,7 @@ let package = Package(
         ]),
         program("farmem", [
             "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Measurement", "WorkloadSimulation",
-            "Telemetry", "JSONText", "FarMemory",
+            "WorkloadTrace", "Telemetry", "JSONText", "FarMemory",
         ]),
 
         // Tests.

@@ -1,0 +1,89 @@
+import CommandLineKit
+import FarMemory
+import Glibc
+import JSONText
+import LinuxSystem
+import Measurement
+import WorkloadTrace
+
+/// The report of `farmem bench functions`.
+struct FunctionBenchReport {
+    let settings: FunctionBenchSettings
+    let trace: WorkloadTrace
+    let schedule: RequestSchedule
+    let comparison: FunctionComparison
+
+    /// The table, the notes and the verdict.
+    func text() -> String {
+        var table = TextTable([
+            .init("function"), .right("requests"), .right("p50 ms"), .right("with"),
+            .right("p95 ms"), .right("with"), .right("idle MiB"), .right("with"),
+            .right("far MiB"), .right("saved %"), .right("cold"), .right("with"),
+            .right("pages out"), .right("pages in"), .right("refaults"),
+        ])
+        for row in comparison.rows { table.append(cells(row)) }
+        table.append(cells(comparison.all))
+        var text = "\n" + table.rendered()
+        text +=
+            "\nidle MiB: average local memory of one idle container; far MiB: all containers of the function, on average."
+        text +=
+            "\n\"with\" columns: with offloading. Trace: \(trace.source), \(trace.functions.count) functions, "
+        text += "speedup \(settings.speedup), seed \(settings.seed).\n"
+        for note in trace.notes { text += "Trace: \(note).\n" }
+        return text + "\n" + verdict + "\n"
+    }
+
+    private func cells(_ row: ComparisonRow) -> [String] {
+        func milliseconds(_ time: Nanoseconds) -> String { fixed(time.seconds * 1000, 1) }
+        func mebibytes(_ bytes: Double) -> String { fixed(bytes / 1_048_576, 1) }
+        return [
+            row.name, "\(row.without.requests)", milliseconds(row.without.p50),
+            milliseconds(row.with.p50), milliseconds(row.without.p95),
+            milliseconds(row.with.p95), mebibytes(row.memoryWithout.localPerIdleContainer),
+            mebibytes(row.memoryWith.localPerIdleContainer), mebibytes(row.memoryWith.far),
+            row.idleSaving.map { fixed($0 * 100, 0) } ?? "-", "\(row.without.coldStarts)",
+            "\(row.with.coldStarts)", "\(row.memoryWith.pagesOut)", "\(row.memoryWith.pagesIn)",
+            "\(row.memoryWith.refaults)",
+        ]
+    }
+
+    /// One line: what was promised and what came of it.
+    var verdict: String {
+        let isWell =
+            comparison.meetsSaving && comparison.meetsLatency
+            && comparison.wrong + comparison.failed == 0
+        let saving = comparison.all.idleSaving.map { fixed($0 * 100, 0) } ?? "?"
+        let change =
+            comparison.all.p95Change.map { ($0 < 0 ? "" : "+") + fixed($0 * 100, 1) } ?? "?"
+        let total = comparison.all.without.requests + comparison.all.with.requests
+        return
+            "\(isWell ? "PASS" : "MISSED"): idle containers hold \(saving) % less local memory (promised: 50), "
+            + "p95 \(change) % (at most +10), \(comparison.wrong) wrong and \(comparison.failed) missing "
+            + "of \(total) responses"
+    }
+
+    func json() -> JSONValue {
+        [
+            "schema": 1, "benchmark": "functions", "verdict": JSONValue(verdict),
+            "seed": JSONValue(settings.seed), "speedup": JSONValue(settings.speedup),
+            "duration_ms": JSONValue(settings.duration.milliseconds),
+            "keep_alive_ms": JSONValue(settings.compressed(settings.keepAlive).milliseconds),
+            "trace": [
+                "source": JSONValue(trace.source), "functions": JSONValue(trace.functions.count),
+                "invocations": JSONValue(trace.invocationCount),
+                "notes": .array(trace.notes.map { .string($0) }),
+            ],
+            "machine": machine, "functions": .array(comparison.rows.map(\.json)),
+            "all": comparison.all.json,
+        ]
+    }
+
+    private var machine: JSONValue {
+        let kernel = (try? readSmallText("/proc/sys/kernel/osrelease")) ?? ""
+        return [
+            "processors": JSONValue(sysconf(Int32(_SC_NPROCESSORS_ONLN))),
+            "memory_bytes": JSONValue((try? memoryInformation("MemTotal")) ?? 0),
+            "kernel": JSONValue(String(kernel.split(separator: "\n").first ?? "")),
+        ]
+    }
+}
