@@ -2,8 +2,4 @@
 
 import CommandLineKit
 
-Program(
-    Command(
-        name: "farmem", summary: "far memory: status, measurements, simulations",
-        subcommands: [benchCommand])
-).main()
+Program(FarmemCommand.root).main()

@@ -1,0 +1,12 @@
+import CommandLineKit
+
+/// The command table of farmem. Each command has its own file.
+enum FarmemCommand {
+    static let root = Command(
+        name: "farmem", summary: "look at far memory and measure it",
+        subcommands: [bench])
+
+    private static let bench = Command(
+        name: "bench", summary: "measure",
+        subcommands: [benchFunctionsCommand])
+}
