@@ -1,6 +1,8 @@
 import CommandLineKit
 import FarMemory
 import JSONText
+import LinuxSystem
+import TestSupport
 import Testing
 
 /// A program like the real ones: a group with a daemon and a client.
@@ -117,8 +119,16 @@ func usageError(_ line: String, _ environment: [String: String] = [:]) -> UsageE
         nbd: [127.0.0.1:1, "127.0.0.1:2"]
         """
 
+    let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    /// A new file in this test's directory.
     func write(_ text: String) throws -> String {
-        try TemporaryFile.write(text)
+        let number = try directoryEntries(directory.path).count
+        let path = directory.file("\(number).yaml")
+        try replaceFile(path, with: text)
+        return path
     }
 
     @Test func fileThenEnvironmentThenFlag() throws {

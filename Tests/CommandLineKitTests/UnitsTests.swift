@@ -1,17 +1,6 @@
 import CommandLineKit
 import FarMemory
-import LinuxSystem
 import Testing
-
-/// A file in a directory of this test run, removed with it.
-enum TemporaryFile {
-    static func write(_ text: String) throws -> String {
-        let directory = environment("TMPDIR") ?? "/tmp"
-        let path = "\(directory)/farmem-cli-\(wallClockNow())-\(UInt64.random(in: 0...UInt64.max))"
-        try replaceFile(path, with: text)
-        return path
-    }
-}
 
 @Suite struct UnitsTests {
     @Test func sizes() throws {
