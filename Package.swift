@@ -49,6 +49,7 @@ let package = Package(
         shimTarget("CLinuxShims"),
         shimTarget("CWireFormat"),
         shimTarget("CHTTPShims", ["CMicrohttpd", "CCurl"]),
+        shimTarget("CSwapShims"),
         shimTarget("CNetlinkShims", ["CNetlink"]),
         .systemLibrary(name: "CNetlink", pkgConfig: "libnl-genl-3.0"),
         .systemLibrary(name: "CGnuTLS", pkgConfig: "gnutls"),
@@ -76,8 +77,12 @@ let package = Package(
         library("Fabric", ["FarMemory"]),
         library("FabricShm", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory"]),
         library("FabricNBD", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CGnuTLS"]),
+        library("FabricDRAM", ["Fabric", "LinuxSystem", "FarMemory"]),
         library("FabricSimulator", ["Fabric", "FarMemory"]),
-        library("SwapDevice", ["Fabric", "LinuxSystem", "Telemetry", "FarMemory", "CLinuxShims"]),
+        library("SwapDevice", [
+            "Fabric", "LinuxSystem", "Telemetry", "FarMemory", "CLinuxShims", "CSwapShims",
+            "CNetlinkShims",
+        ]),
 
         // Control plane: FoundationEssentials at most.
         library("Containers", ["LinuxSystem", "FarMemory", "CLinuxShims", "CCgroup"]),
@@ -89,7 +94,8 @@ let package = Package(
         library("WorkloadSimulation", ["OffloadPolicy", "WorkloadTrace", "FarMemory"]),
         library("Gateway", ["HTTPEndpoint", "LinuxSystem", "Telemetry", "JSONText", "FarMemory"]),
         library("Measurement", [
-            "WorkloadTrace", "Containers", "LinuxSystem", "HTTPEndpoint", "JSONText", "FarMemory",
+            "WorkloadTrace", "Containers", "LinuxSystem", "CLinuxShims", "HTTPEndpoint", "JSONText",
+            "FarMemory",
         ]),
 
         // Programs: wiring only.
@@ -98,8 +104,8 @@ let package = Package(
             "JSONText", "FarMemory",
         ]),
         program("farswap", [
-            "SwapDevice", "FabricShm", "FabricNBD", "CommandLineKit", "LinuxSystem", "Telemetry",
-            "JSONText", "FarMemory",
+            "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricNBD", "CommandLineKit",
+            "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("offloadd", [
             "OffloadEngine", "OffloadPolicy", "Containers", "HTTPEndpoint", "CommandLineKit",
@@ -145,7 +151,10 @@ let package = Package(
         tests("FabricTests", [
             "Fabric", "FabricShm", "FabricNBD", "FabricSimulator", "TestSupport",
         ]),
-        tests("SwapDeviceTests", ["SwapDevice", "FabricSimulator", "TestSupport"]),
+        tests("SwapDeviceTests", [
+            "SwapDevice", "Fabric", "FabricSimulator", "FarMemory", "LinuxSystem", "CSwapShims",
+            "TestSupport",
+        ]),
         tests("ContainersTests", ["Containers", "TestSupport", "LinuxSystem", "FarMemory"]),
         tests("OffloadPolicyTests", ["OffloadPolicy", "TestSupport", "FarMemory"]),
         tests("OffloadEngineTests", ["OffloadEngine", "Containers", "OffloadPolicy", "TestSupport"]),

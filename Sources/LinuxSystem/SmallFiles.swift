@@ -97,3 +97,15 @@ package func environment(_ name: String) -> String? {
     let text = unsafe String(cString: value)
     return text.isEmpty ? nil : text
 }
+
+/// What a symbolic link points to.
+package func readLink(_ path: String) throws(SystemError) -> String {
+    var buffer = [CChar](repeating: 0, count: 4096)
+    let length = try check("readlink \(path)") {
+        unsafe buffer.withUnsafeMutableBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { return -1 }
+            return unsafe readlink(path, base, buffer.count)
+        }
+    }
+    return String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}

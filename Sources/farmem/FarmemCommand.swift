@@ -8,5 +8,5 @@ enum FarmemCommand {
 
     private static let bench = Command(
         name: "bench", summary: "measure",
-        subcommands: [benchFunctionsCommand])
+        subcommands: [benchFunctionsCommand, BenchSwapCommand.command])
 }

@@ -1,0 +1,268 @@
+import CSwapShims
+import Fabric
+import FarMemory
+import Glibc
+package import LinuxSystem
+
+/// How a worker ended.
+package enum WorkerEnd: Equatable, Sendable {
+    /// The file system was unmounted, or the connection aborted.
+    case unmounted
+    /// read(2) on /dev/fuse failed for another reason.
+    case failed(Int32)
+}
+
+/// One thread's loop: take a request from the kernel, carry it out, answer it.
+///
+/// The order of steps is the crash contract. The kernel writes the request into the slot (it is now
+/// *received*); it is carried out; the slot says *executed*; it is answered; the slot is forgotten. A
+/// successor repeats what was received only, and merely answers what was executed: by then the kernel may
+/// have had the answer and may have stored another page there, which repeating would overwrite.
+@safe package final class SwapWorker {
+    private let fuse: Int32
+    private let slot: RequestSlot
+    private let path: PagePath
+    private let counters: SwapCounters
+    private let sizeBytes: UInt64
+    private let spin: Int64
+    private let staging: UnsafeMutableRawPointer
+    private let vectors: UnsafeMutablePointer<iovec>
+    private let header: UnsafeMutablePointer<fuse_out_header>
+    private let body: UnsafeMutableRawPointer
+    private static let bodyBytes = 256
+
+    /// - Parameter spin: how long to poll for the next request before sleeping, nanoseconds; 0 sleeps
+    ///   at once. The descriptor must be non-blocking when it is not 0.
+    package init(
+        fuse: Int32, slot: RequestSlot, path: PagePath, counters: SwapCounters, sizeBytes: UInt64,
+        spin: Int64
+    ) throws(SystemError) {
+        self.fuse = fuse
+        unsafe self.slot = unsafe slot
+        self.path = path
+        unsafe self.counters = unsafe counters
+        self.sizeBytes = sizeBytes
+        self.spin = spin
+        unsafe staging = UnsafeMutableRawPointer.allocate(
+            byteCount: SwapLimits.requestBytes, alignment: pageBytes)
+        unsafe staging.initializeMemory(
+            as: UInt8.self, repeating: 0, count: SwapLimits.requestBytes)
+        unsafe vectors = .allocate(capacity: SwapLimits.requestPages + 2)
+        unsafe vectors.initialize(repeating: iovec(), count: SwapLimits.requestPages + 2)
+        unsafe header = .allocate(capacity: 1)
+        unsafe header.initialize(to: fuse_out_header())
+        unsafe body = .allocate(byteCount: Self.bodyBytes, alignment: 16)
+        unsafe body.initializeMemory(as: UInt8.self, repeating: 0, count: Self.bodyBytes)
+    }
+
+    deinit {
+        unsafe staging.deallocate()
+        unsafe vectors.deallocate()
+        unsafe header.deallocate()
+        unsafe body.deallocate()
+    }
+
+    /// Finishes what a killed predecessor left in this slot. Before `run`.
+    package func finishPredecessorsRequest() {
+        let unique = unsafe slot.received
+        guard unique != 0 else { return }
+        let header = unsafe slot.request.loadUnaligned(as: fuse_in_header.self)
+        let length = Int(header.len)
+        guard length >= MemoryLayout<fuse_in_header>.size, unsafe length <= slot.capacity else {
+            unsafe counters.add(.malformedRequests)
+            unsafe slot.forget()
+            return
+        }
+        let answerOnly = unsafe slot.executed == unique
+        unsafe counters.add(answerOnly ? .replayAnswered : .replayed)
+        serve(length: length, answerOnly: answerOnly)
+    }
+
+    /// Serves requests until the file system is gone.
+    package func run() -> WorkerEnd {
+        while true {
+            let length = take()
+            if length < 0 { return length == -Int(ENODEV) ? .unmounted : .failed(Int32(-length)) }
+            serve(length: length, answerOnly: false)
+        }
+    }
+
+    /// The next request's length, or a negative errno. Spins first when told to.
+    private func take() -> Int {
+        var sleepAt = spin > 0 ? monotonicNow() + spin : 0
+        while true {
+            let got = unsafe fm_fuse_read(fuse, slot.request, slot.capacity)
+            if got > 0 { return got }
+            switch errno {
+            case EAGAIN:
+                if monotonicNow() < sleepAt {
+                    cpuRelax()
+                    continue
+                }
+                // The kernel wakes one sleeper per request; a wake-up for nothing is harmless.
+                do throws(SystemError) {
+                    _ = try waitReady(fuse, .readable, timeout: 1_000_000_000)
+                } catch {
+                    return -Int(error.code)
+                }
+                sleepAt = monotonicNow() + spin
+            // ENOENT: the request was interrupted before we took it. EINTR: a signal.
+            case EINTR, ENOENT: continue
+            default: return -Int(errno)
+            }
+        }
+    }
+
+    private func serve(length: Int, answerOnly: Bool) {
+        let started = monotonicNow()
+        let bytes = unsafe UnsafeRawBufferPointer(start: slot.request, count: length)
+        let (unique, request) = unsafe decodeFuseRequest(bytes)
+        switch request {
+        case .read(let offset, let count):
+            serveLoad(unique, offset: offset, count: count)
+            unsafe counters.recordLoad(nanoseconds: monotonicNow() - started)
+        case .write(let offset, let count):
+            serveStore(unique, offset: offset, count: count, answerOnly: answerOnly)
+            unsafe counters.recordStore(nanoseconds: monotonicNow() - started)
+        case .punchHole(let offset, let count):
+            serveDiscard(unique, offset: offset, count: count, answerOnly: answerOnly)
+        default:
+            unsafe counters.add(.otherRequests)
+            serveMetadata(unique, request)
+        }
+        unsafe slot.forget()
+    }
+
+    // MARK: Pages
+
+    private func serveLoad(_ unique: UInt64, offset: UInt64, count: Int) {
+        unsafe counters.add(.loads)
+        guard let range = pages(offset: offset, count: count) else {
+            return answer(unique, error: offset >= sizeBytes ? 0 : EINVAL)
+        }
+        do throws(FabricError) {
+            let filled = unsafe try path.load(range, staging: staging, vectors: vectors + 1)
+            unsafe counters.add(.pagesIn, range.count)
+            answer(unique, vectors: filled, bytes: count)
+        } catch {
+            unsafe counters.add(.loadFailed)
+            answer(unique, error: EIO)
+        }
+    }
+
+    private func serveStore(_ unique: UInt64, offset: UInt64, count: Int, answerOnly: Bool) {
+        unsafe counters.add(.stores)
+        guard let range = pages(offset: offset, count: count) else {
+            return answer(unique, error: offset >= sizeBytes ? ENOSPC : EINVAL)
+        }
+        if !answerOnly {
+            do throws(FabricError) {
+                unsafe try path.store(range, from: slot.payload)
+            } catch {
+                unsafe counters.add(Self.cause(error))
+                return answer(unique, error: error == .noSpace ? ENOSPC : EIO)
+            }
+            unsafe counters.add(.pagesOut, range.count)
+            unsafe slot.executed = unique
+        }
+        var out = fuse_write_out()
+        out.size = UInt32(count)
+        answer(unique, with: out)
+    }
+
+    private func serveDiscard(_ unique: UInt64, offset: UInt64, count: UInt64, answerOnly: Bool) {
+        unsafe counters.add(.discards)
+        let end = min(offset &+ count, sizeBytes)
+        guard offset % UInt64(pageBytes) == 0, count % UInt64(pageBytes) == 0, offset < end else {
+            return answer(unique, error: EINVAL)
+        }
+        let range = PageRange(
+            first: offset / UInt64(pageBytes), count: Int((end - offset) / UInt64(pageBytes)))
+        if !answerOnly {
+            do throws(FabricError) {
+                try path.discard(range)
+            } catch {
+                return answer(unique, error: EIO)
+            }
+            unsafe counters.add(.pagesDiscarded, range.count)
+            unsafe slot.executed = unique
+        }
+        answer(unique, error: 0)
+    }
+
+    /// Whole pages inside the device, or nil.
+    private func pages(offset: UInt64, count: Int) -> PageRange? {
+        guard count > 0, offset % UInt64(pageBytes) == 0, count % pageBytes == 0,
+            offset < sizeBytes, UInt64(count) <= sizeBytes - offset
+        else { return nil }
+        return PageRange(first: offset / UInt64(pageBytes), count: count / pageBytes)
+    }
+
+    private static func cause(_ error: FabricError) -> SwapCounters.Counter {
+        switch error {
+        case .noSpace: .storeNoSpace
+        case .unreachable: .storeUnreachable
+        case .deadlinePassed: .storeDeadline
+        case .peerError: .storePeerError
+        case .protocolViolation, .outOfRange, .leaseLost: .storeOther
+        }
+    }
+
+    // MARK: All else
+
+    private func serveMetadata(_ unique: UInt64, _ request: FuseRequest) {
+        switch request {
+        case .initialize(let major, let minor, let flags, let readahead):
+            guard major == UInt32(FUSE_KERNEL_VERSION) else {
+                return answer(unique, error: EPROTO)
+            }
+            answer(
+                unique,
+                with: FuseReply.initialize(minor: minor, flags: flags, maxReadahead: readahead))
+        case .lookup(let isDevice):
+            guard isDevice else { return answer(unique, error: ENOENT) }
+            answer(unique, with: FuseReply.entry(size: sizeBytes))
+        case .attributes(let node):
+            answer(unique, with: FuseReply.attributesOut(node: node, size: sizeBytes))
+        case .open: answer(unique, with: FuseReply.open(direct: true))
+        case .openDirectory: answer(unique, with: FuseReply.open(direct: false))
+        case .statistics: answer(unique, with: FuseReply.statistics(size: sizeBytes))
+        case .readDirectory, .flush, .release, .destroy: answer(unique, error: 0)
+        case .silent: break
+        case .malformed:
+            unsafe counters.add(.malformedRequests)
+            if unique != 0 { answer(unique, error: EINVAL) }
+        default: answer(unique, error: ENOSYS)
+        }
+    }
+
+    // MARK: Answers
+
+    private func answer(_ unique: UInt64, error: Int32) {
+        unsafe header.pointee.error = -error
+        send(unique, vectors: 0, bytes: 0)
+    }
+
+    private func answer<T: BitwiseCopyable>(_ unique: UInt64, with value: T) {
+        precondition(MemoryLayout<T>.size <= Self.bodyBytes, "an answer larger than its buffer")
+        unsafe body.storeBytes(of: value, as: T.self)
+        unsafe vectors[1] = iovec(iov_base: body, iov_len: MemoryLayout<T>.size)
+        unsafe header.pointee.error = 0
+        send(unique, vectors: 1, bytes: MemoryLayout<T>.size)
+    }
+
+    private func answer(_ unique: UInt64, vectors count: Int, bytes: Int) {
+        unsafe header.pointee.error = 0
+        send(unique, vectors: count, bytes: bytes)
+    }
+
+    private func send(_ unique: UInt64, vectors count: Int, bytes: Int) {
+        let headerBytes = MemoryLayout<fuse_out_header>.size
+        unsafe header.pointee.len = UInt32(headerBytes + bytes)
+        unsafe header.pointee.unique = unique
+        unsafe vectors[0] = iovec(iov_base: header, iov_len: headerBytes)
+        // ENOENT: the kernel no longer waits, a predecessor answered. Any other failure leaves the
+        // request with the kernel; the connection is then being torn down.
+        while unsafe fm_fuse_reply(fuse, vectors, Int32(count + 1)) < 0, errno == EINTR {}
+    }
+}

@@ -1,0 +1,146 @@
+import CommandLineKit
+import FarMemory
+import LinuxSystem
+import SwapDevice
+import Telemetry
+
+/// Options that attach takes and its data process is told.
+enum DataOptions {
+    static let list: [Option] = [
+        Option(
+            "lease", .string, placeholder: "NAME",
+            help: "The lease's name at the server; the device's name unless given."),
+        Option(
+            "auth-file", .string, placeholder: "FILE",
+            help: "Keys, one name:hexkey per line (as psktool writes them)."),
+        Option(
+            "key", .string, placeholder: "NAME",
+            help: "Which key of --auth-file to use; the first unless given."),
+        Option(
+            "tls-certificates", .string, placeholder: "DIR",
+            help:
+                "For nbds://: a directory with ca-cert.pem and, if asked for, client-cert.pem and client-key.pem."
+        ),
+        Option(
+            "fallback", .string, placeholder: "FILE",
+            help: "A local file, as large as the device, for pages that far memory refuses."),
+        Option(
+            "fallback-mode", .choice(["refused", "mirror"]), default: "refused",
+            help:
+                "What goes there: only refused pages, or every page, so that it survives the memory node."
+        ),
+        Option(
+            "poll", .duration, default: "0s",
+            help:
+                "Poll this long for the next request before sleeping: faster faults for processor time."
+        ),
+        Option(
+            "deadline", .duration, default: "30s",
+            help: "How long a page that must come back is tried for before its process gets SIGBUS."
+        ),
+        Option(
+            "store-deadline", .duration, default: "1s",
+            help: "How long a page on its way out is tried for before it stays local."),
+    ]
+
+    /// The same values again as arguments.
+    static func arguments(_ invocation: Invocation) -> [String] {
+        var result: [String] = []
+        for name in ["lease", "auth-file", "key", "tls-certificates", "fallback", "fallback-mode"] {
+            if let value = invocation.strings(name).first { result += ["--\(name)", value] }
+        }
+        for name in ["poll", "deadline", "store-deadline"] {
+            result += ["--\(name)", invocation.duration(name).description]
+        }
+        return result
+    }
+}
+
+enum AttachCommand {
+    static let command = Command(
+        name: "attach", summary: "attach far memory as swap",
+        options: [
+            Option("size", .size, required: true, help: "Size of the device."),
+            Option("name", .string, default: "far0", help: "The device's name on this host."),
+            Option(
+                "frontend", .choice(["auto", "fuse", "nbd", "module"]), default: "auto",
+                help:
+                    "How the kernel reaches it. auto: nbd.ko for NBD URLs where the kernel has it, else fuse."
+            ),
+            Option(
+                "priority", .integer(-1...32767), default: "100",
+                help: "Swap priority; higher is used first, -1 lets the kernel choose."),
+            Option(
+                "threads", .integer(1...16), default: "2",
+                help: "Threads that serve the device; 1 with --poll is best on few processors."),
+        ] + DataOptions.list + [Option.logLevel],
+        positionals: [Positional("URL", help: "Where the far memory is.")],
+        run: run)
+
+    static let run: @Sendable (Invocation) throws -> ExitStatus = { invocation in
+        let url = invocation.positional("URL")
+        let source = try FarMemoryURL(url)
+        if invocation.string("frontend") == "module" {
+            throw UsageError("--frontend module is not in this release; use fuse")
+        }
+        let name = invocation.string("name")
+        let size = invocation.size("size")
+        guard size.bytes % UInt64(pageBytes) == 0 else {
+            throw UsageError("--size must be a multiple of 4KiB")
+        }
+        let wanted = invocation.string("frontend")
+        if wanted == "nbd" || (wanted == "auto" && source.isNBD && KernelNBD.isAvailable) {
+            return try attachKernelNBD(invocation, source)
+        }
+        let request = AttachRequest(
+            name: name, url: url, size: size, workers: invocation.integer("threads"),
+            priority: Int32(invocation.integer("priority")),
+            hasFallback: invocation.stringIfSet("fallback") != nil,
+            executable: try ownExecutable(),
+            dataArguments: ["data", url, "--name", name] + DataOptions.arguments(invocation))
+        do throws(SwapDeviceError) {
+            let attachment = FuseAttachment(
+                directory: DeviceDirectory(), log: Logger(level: .info))
+            let device = try attachment.attach(request)
+            printOut("\(name): \(size) of \(url) attached as \(device)\n")
+            return .done
+        } catch {
+            throw failure(error)
+        }
+    }
+
+    private static func attachKernelNBD(
+        _ invocation: Invocation, _ source: FarMemoryURL
+    ) throws -> ExitStatus {
+        guard source.isNBD else {
+            throw UsageError("--frontend nbd needs an nbd:// URL")
+        }
+        guard KernelNBD.isAvailable else {
+            throw CommandFailure(
+                .systemError,
+                "this kernel has no nbd; load it (modprobe nbd) or use --frontend fuse")
+        }
+        throw CommandFailure(
+            .systemError, "the nbd frontend is not in this build; use --frontend fuse")
+    }
+}
+
+/// The path of this program, for processes that must outlive the present working directory.
+func ownExecutable() throws(SystemError) -> String {
+    try readLink("/proc/self/exe")
+}
+
+/// A device error as a command's failure.
+func failure(_ error: SwapDeviceError) -> CommandFailure {
+    let status: ExitStatus =
+        switch error {
+        case .badName, .sizeTooSmall: .usage
+        case .nameInUse, .busy, .wouldNotFit, .startTimedOut: .tryAgain
+        case .noSuchDevice: .usage
+        case .notRoot: .permission
+        case .startFailed(let status, _): ExitStatus(rawValue: status) ?? .systemError
+        case .missingKernelFeature, .fallbackUnusable, .brokenState: .systemError
+        case .system(let error): ExitStatus(error)
+        }
+    return CommandFailure(status, "\(error)")
+}

@@ -1,0 +1,51 @@
+import CommandLineKit
+import Fabric
+import FabricDRAM
+import FarMemory
+import LinuxSystem
+import SwapDevice
+
+/// Where far memory is, as the command line names it.
+struct FarMemoryURL {
+    enum Source: Equatable {
+        case shm(socket: String, lease: String?)
+        case nbd(String)
+        case dram(path: String)
+    }
+
+    let text: String
+    let source: Source
+
+    init(_ text: String) throws(UsageError) {
+        self.text = text
+        if text.hasPrefix("shm:") {
+            let rest = text.dropFirst(4)
+            let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+            let lease = try parts.count > 1 ? Self.lease(parts[1], in: text) : nil
+            guard let path = parts.first, path.hasPrefix("/") else {
+                throw UsageError(
+                    "'\(text)': give an absolute path, as in shm:/run/farmem/memserver.sock")
+            }
+            source = .shm(socket: String(path), lease: lease)
+        } else if text.hasPrefix("nbd") && text.contains(":") {
+            source = .nbd(text)
+        } else if text.hasPrefix("dram:/") {
+            source = .dram(path: String(text.dropFirst(5)))
+        } else if text.hasPrefix("rdma:") {
+            throw UsageError("'\(text)': rdma is not in this release; use shm: or nbd:")
+        } else {
+            throw UsageError(
+                "'\(text)' is no URL of far memory; use shm:PATH, nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH"
+            )
+        }
+    }
+
+    private static func lease(_ query: Substring, in text: String) throws(UsageError) -> String {
+        guard query.hasPrefix("lease="), DeviceDirectory.isName(String(query.dropFirst(6))) else {
+            throw UsageError("'\(text)': after ? comes lease=NAME")
+        }
+        return String(query.dropFirst(6))
+    }
+
+    var isNBD: Bool { if case .nbd = source { true } else { false } }
+}

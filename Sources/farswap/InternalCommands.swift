@@ -1,0 +1,51 @@
+import CommandLineKit
+import Fabric
+import FabricDRAM
+import FarMemory
+import LinuxSystem
+import SwapDevice
+import Telemetry
+
+/// What attach starts: not for people.
+enum InternalCommands {
+    static let keeper = Command(
+        name: "keeper", summary: "hold a device open",
+        options: [
+            Option("name", .string, required: true, help: "The device's name."),
+            Option("adopt", .integer(1...4_194_304), help: "A data process without a keeper."),
+        ],
+        positionals: [
+            Positional("ARGUMENTS", repeatable: true, help: "The data process's arguments.")
+        ], hidden: true, configurable: false,
+        run: { invocation in
+            let keeper = Keeper(
+                executable: try ownExecutable(), dataArguments: invocation.positionals,
+                name: invocation.string("name"), log: Logger(level: .info))
+            let status = keeper.run(adopting: invocation.integerIfSet("adopt").map { Int32($0) })
+            return ExitStatus(rawValue: status) ?? .bug
+        })
+
+    static let data = Command(
+        name: "data", summary: "serve a device",
+        options: [
+            Option("name", .string, required: true, help: "The device's name."),
+            Option("first", .flag, help: "Somebody waits for readiness."),
+        ] + DataOptions.list,
+        positionals: [Positional("URL", help: "Where the far memory is.")],
+        hidden: true, configurable: false,
+        run: { invocation in
+            let source = try FarMemoryURL(invocation.positional("URL"))
+            let options = DataProcessOptions(
+                name: invocation.string("name"),
+                policy: PathPolicy(
+                    storeDeadline: invocation.duration("store-deadline").nanoseconds,
+                    loadDeadline: invocation.duration("deadline").nanoseconds,
+                    mode: FallbackMode(rawValue: invocation.string("fallback-mode")) ?? .refused),
+                spin: invocation.duration("poll").nanoseconds,
+                fallbackPath: invocation.stringIfSet("fallback"))
+            let connector = FabricConnector(source: source, invocation: invocation)
+            let process = DataProcess(
+                options: options, log: Logger(level: .info), connect: connector.connect)
+            exitNow(process.run(isFirst: invocation.flag("first")))
+        })
+}
