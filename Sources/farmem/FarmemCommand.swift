@@ -4,7 +4,9 @@ import CommandLineKit
 enum FarmemCommand {
     static let root = Command(
         name: "farmem", summary: "look at far memory and measure it",
-        subcommands: [bench])
+        subcommands: [
+            statusCommand, topCommand, containersCommand, eventsCommand, doctorCommand, bench,
+        ])
 
     private static let bench = Command(
         name: "bench", summary: "measure",

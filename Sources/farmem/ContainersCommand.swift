@@ -1,0 +1,29 @@
+import CommandLineKit
+import JSONText
+
+let containersCommand = Command(
+    name: "containers", summary: "list containers with their local and far memory",
+    options: [offloaddOption, .json], configurable: false
+) { invocation in
+    let answer = try OffloadClient(invocation).get("/v1/containers")
+    printOut(invocation.flag("json") ? answer.rendered() + "\n" : containersTable(answer))
+    return .done
+}
+
+/// One line per container, by name.
+func containersTable(_ answer: JSONValue) -> String {
+    var table = TextTable([
+        .init("CONTAINER"), .init("FUNCTION"), .init("STATE"), .right("REQS"),
+        .right("LOCAL MiB"), .right("FAR MiB"), .right("WAITING"), .right("HOT MiB"),
+        .right("REFAULTS"), .init("RULE"),
+    ])
+    for item in answer["containers"]?.array ?? [] {
+        table.append([
+            item.word("id"), item.word("function"), item.word("state"), item.count("requests"),
+            item.mebibytes("local_bytes"), item.mebibytes("far_bytes"),
+            item.mebibytes("waiting_bytes"), item.mebibytes("hot_bytes"), item.count("refaults"),
+            item.word("last_rule"),
+        ])
+    }
+    return table.rendered()
+}
