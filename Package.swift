@@ -157,7 +157,10 @@ let package = Package(
         ]),
         tests("ContainersTests", ["Containers", "TestSupport", "LinuxSystem", "FarMemory"]),
         tests("OffloadPolicyTests", ["OffloadPolicy", "TestSupport", "FarMemory"]),
-        tests("OffloadEngineTests", ["OffloadEngine", "Containers", "OffloadPolicy", "TestSupport"]),
+        tests("OffloadEngineTests", [
+            "OffloadEngine", "Containers", "OffloadPolicy", "LinuxSystem", "FarMemory", "JSONText",
+            "TestSupport",
+        ]),
         tests("WorkloadTraceTests", ["WorkloadTrace", "TestSupport"]),
         tests("GatewayTests", ["Gateway", "TestSupport"]),
         tests("SimulationTests", [
