@@ -130,7 +130,7 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "CommandLineKit", "JSONText", "FarMemory", "LinuxSystem", "PoolProtocol",
-                "WorkloadTrace",
+                "SwapDevice", "WorkloadTrace",
             ],
             path: "Tests/Fuzz/Targets", swiftSettings: strict),
         tests("FuzzSeedTests", ["FuzzTargets", "LinuxSystem"]),
@@ -164,7 +164,8 @@ let package = Package(
         tests("WorkloadTraceTests", ["WorkloadTrace", "TestSupport"]),
         tests("GatewayTests", ["Gateway", "TestSupport"]),
         tests("SimulationTests", [
-            "Fabric", "FabricSimulator", "FarMemory", "WorkloadSimulation", "TestSupport",
+            "Fabric", "FabricSimulator", "FarMemory", "LinuxSystem", "SwapDevice",
+            "WorkloadSimulation", "TestSupport",
         ]),
         tests("IntegrationTests", ["TestSupport", "LinuxSystem", "HTTPEndpoint", "JSONText"]),
     ]

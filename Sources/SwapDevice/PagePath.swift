@@ -141,10 +141,9 @@ package struct PathPolicy: Sendable {
         vectors: UnsafeMutablePointer<iovec>, deadline: Int64, tryOnce: Bool
     ) throws(FabricError) -> Int {
         var wait = policy.retryPause.lowerBound
-        // With a copy at hand, far memory gets as long as a store would, not the whole deadline.
-        let patience =
-            tryOnce ? min(deadline, clock.now() + policy.storeDeadline) : deadline
         while true {
+            // One try gets as long as a store would: an answer that was lost must leave time for another.
+            let patience = min(deadline, clock.now() + policy.storeDeadline)
             do throws(FabricError) {
                 return unsafe try channel.load(
                     range, staging: staging, vectors: vectors, deadline: patience)

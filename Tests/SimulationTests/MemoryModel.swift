@@ -22,6 +22,11 @@ struct MemoryModel {
         self.pages[pages].allSatisfy { $0 != .unknown }
     }
 
+    /// All pages of the range were stored, so that the kernel may want each back.
+    func isStored(_ pages: Range<Int>) -> Bool {
+        self.pages[pages].allSatisfy { if case .version = $0 { true } else { false } }
+    }
+
     mutating func newVersion() -> UInt64 {
         versions += 1
         return versions

@@ -19,6 +19,7 @@ package struct FuzzTarget: Sendable {
         FuzzTarget(name: "nbd", run: fuzzNBD),
         FuzzTarget(name: "nbd-uri", run: fuzzNBDURI),
         FuzzTarget(name: "trace", run: fuzzTrace),
+        FuzzTarget(name: "fuse", run: fuzzFuse),
     ]
 }
 
