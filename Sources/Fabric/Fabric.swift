@@ -17,8 +17,11 @@ package enum FabricError: Error, Equatable, Sendable {
     case noSpace
     /// There is no connection now; the fabric goes on trying to get one.
     case unreachable
-    /// The deadline passed with the request unanswered. It may still be carried out later, unless
-    /// the connection it was sent on is gone.
+    /// The deadline passed with the request unanswered. Whether it was carried out is unknown, but it
+    /// will not be carried out after a later request for the same pages was answered: a fabric that
+    /// cannot call a request back closes its connection and does not send to the lease again before the
+    /// server has dropped that connection's requests. Without this, a late store would overwrite a
+    /// newer page (FabricSimulator's `fencing` shows how that looks). The same holds for `unreachable`.
     case deadlinePassed
     /// The peer answered with an error (an NBD error, an errno).
     case peerError(Int32)
