@@ -161,8 +161,8 @@ let package = Package(
             "OffloadEngine", "Containers", "OffloadPolicy", "LinuxSystem", "FarMemory", "JSONText",
             "TestSupport",
         ]),
-        tests("WorkloadTraceTests", ["WorkloadTrace", "TestSupport"]),
-        tests("GatewayTests", ["Gateway", "TestSupport"]),
+        tests("WorkloadTraceTests", ["WorkloadTrace", "LinuxSystem", "FarMemory", "TestSupport"]),
+        tests("GatewayTests", ["Gateway", "JSONText", "LinuxSystem", "FarMemory", "TestSupport"]),
         tests("SimulationTests", [
             "Fabric", "FabricSimulator", "FarMemory", "LinuxSystem", "SwapDevice",
             "WorkloadSimulation", "TestSupport",

@@ -1,1 +1,169 @@
+import FarMemory
+import Glibc
+import LinuxSystem
+import TestSupport
 import Testing
+import WorkloadTrace
+
+@Suite struct WorkloadTraceTests {
+    private let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    private func write(_ name: String, _ text: String) throws -> String {
+        try replaceFile(directory.file(name), with: text)
+        return directory.file(name)
+    }
+
+    private let hour = TraceWindow(length: .seconds(3600), seed: 7)
+
+    private func minutes(_ counts: [Int: Int]) -> String {
+        (1...1440).map { "\(counts[$0] ?? 0)" }.joined(separator: ",")
+    }
+
+    private var header: String {
+        "HashOwner,HashApp,HashFunction,Trigger,"
+            + (1...1440).map { "\($0)" }.joined(separator: ",")
+    }
+
+    @Test func readsInvocationsPerMinuteWithTheirSiblings() throws {
+        let path = try write(
+            "invocations_per_function_md.anon.d01.csv",
+            "\(header)\no,a1,f1,timer,\(minutes([1: 2, 3: 1, 90: 9]))\r\no,a2,f2,http,\(minutes([60: 4]))\n"
+                + "o,a3,f3,http,\(minutes([61: 4]))\n")
+        _ = try write(
+            "function_durations_percentiles.anon.d01.csv",
+            "HashOwner,HashApp,HashFunction,Average,Count\no,a2,f2,250.5,4\no,a9,f9,1,1\n")
+        _ = try write(
+            "app_memory_percentiles.anon.d01.csv",
+            "HashOwner,HashApp,SampleCount,AverageAllocatedMb,AverageAllocatedMb_pct1\no,a1,5,100,90\n"
+        )
+        // Another day's files do not belong to it.
+        _ = try write(
+            "function_durations_percentiles.anon.d02.csv",
+            "HashOwner,HashApp,HashFunction,Average,Count\no,a1,f1,9999,4\n")
+        for source in [path, directory.path] {
+            let trace = try WorkloadTrace.load(source, window: hour)
+            #expect(trace.functions.map(\.name) == ["a1/f1", "a2/f2"])
+            let first = try #require(trace.functions.first)
+            #expect(first.arrivals.count == 3)
+            #expect(first.arrivals[1] < .seconds(60))
+            #expect(first.arrivals[2] >= .seconds(120) && first.arrivals[2] < .seconds(180))
+            #expect(first.duration == nil)
+            #expect(first.memory == .mib(100))
+            #expect(trace.functions[1].arrivals.allSatisfy { $0 >= .seconds(3540) })
+            #expect(trace.functions[1].duration == .microseconds(250_500))
+        }
+    }
+
+    @Test func readsAPartOfADay() throws {
+        let path = try write("i.csv", "\(header)\no,a,f,timer,\(minutes([1: 5, 61: 1, 62: 2]))\n")
+        let window = TraceWindow(start: .seconds(3600), length: .seconds(60), seed: 1)
+        let trace = try WorkloadTrace.load(path, window: window)
+        #expect(trace.functions.first?.arrivals.count == 1)
+        #expect(try #require(trace.functions.first?.arrivals.first) < .seconds(60))
+    }
+
+    @Test func readsInvocationsOneByOne() throws {
+        let path = try write(
+            "t.txt",
+            "app,func,end_timestamp,duration\na,f,10.5,0.5\na,g,11,2\na,f,20,1.5\na,f,9999,1\n")
+        let trace = try WorkloadTrace.load(path, window: hour)
+        #expect(trace.functions.map(\.name) == ["a/f", "a/g"])
+        #expect(trace.functions[0].arrivals == [.seconds(10), .milliseconds(18_500)])
+        #expect(trace.functions[0].duration == .seconds(1))
+        #expect(trace.functions[1].duration == .seconds(2))
+    }
+
+    @Test(arguments: [
+        ("app,func,end_timestamp,duration\na,f,1,1\na,f,x,1\n", ":3: "),
+        ("app,func,end_timestamp,duration\na,f,1\n", ":2: "),
+        ("app,func,end_timestamp,duration\na,f,-1,1\n", ":2: "),
+        ("app,func,end_timestamp,duration\na,f,inf,1\n", ":2: "),
+        ("HashOwner,HashApp,HashFunction,Trigger,1,2\no,a,f,t,1,2\no,a,f,t,1\n", ":3: "),
+        ("HashOwner,HashApp,HashFunction,Trigger,1,2\no,a,f,t,1,2.5\n", ":2: minute 2"),
+    ])
+    func namesTheMalformedLine(_ text: String, _ place: String) throws {
+        let path = try write("bad.csv", text)
+        let error = #expect(throws: TraceError.self) {
+            try WorkloadTrace.load(path, window: hour)
+        }
+        #expect(
+            try #require(error).description.hasPrefix(path + place), "\(error?.description ?? "")")
+    }
+
+    @Test func refusesWhatHoldsNoInvocations() throws {
+        let memory = try write(
+            "m.csv",
+            "HashOwner,HashApp,SampleCount,AverageAllocatedMb,AverageAllocatedMb_pct1\no,a,5,100,90\n"
+        )
+        for path in [memory, directory.path] {
+            let error = #expect(throws: TraceError.self) {
+                try WorkloadTrace.load(path, window: hour)
+            }
+            #expect(try #require(error).description.contains("invocations file of the same day"))
+        }
+        let empty = try write("empty.csv", "")
+        #expect(throws: TraceError.unusable(empty, "is empty")) {
+            try WorkloadTrace.load(empty, window: hour)
+        }
+        #expect(throws: TraceError.self) {
+            try WorkloadTrace.load(directory.file("missing"), window: hour)
+        }
+        let other = try write("other.csv", "a,b,c\n1,2,3\n")
+        #expect(throws: TraceError.self) { try WorkloadTrace.load(other, window: hour) }
+    }
+
+    @Test func boundsTheLengthOfALine() throws {
+        let long = try write(
+            "long.csv", "app,func,end_timestamp,duration\n" + String(repeating: "x", count: 1 << 20)
+        )
+        #expect(throws: TraceError.self) { try WorkloadTrace.load(long, window: hour) }
+    }
+
+    @Test func samplesTheSameFunctionsForTheSameSeed() throws {
+        var text = "\(header)\n"
+        for index in 0..<50 { text += "o,a\(index),f,t,\(minutes([1 + index % 60: 1 + index]))\n" }
+        let path = try write("many.csv", text)
+        func sample(_ seed: UInt64) throws -> WorkloadTrace {
+            try WorkloadTrace.load(
+                path,
+                window: TraceWindow(
+                    length: .seconds(3600), functionsMax: 10, invocationsMax: 200, seed: seed))
+        }
+        let first = try sample(1)
+        #expect(first == (try sample(1)))
+        #expect(first.functions.map(\.name) != (try sample(2)).functions.map(\.name))
+        #expect(first.functions.count <= 10)
+        #expect(first.invocationCount <= 200)
+        #expect(first.notes.contains { $0.contains("of 50 functions") })
+    }
+
+    @Test func generatesTheSameTraceFromTheSameSeed() {
+        let length = Nanoseconds.seconds(3600)
+        let trace = WorkloadTrace.generated(seed: 3, functions: 12, length: length)
+        #expect(trace == .generated(seed: 3, functions: 12, length: length))
+        #expect(trace != .generated(seed: 4, functions: 12, length: length))
+        #expect(trace.invocationCount > 50)
+        for function in trace.functions {
+            #expect(function.arrivals == function.arrivals.sorted())
+            #expect(function.arrivals.allSatisfy { $0 >= .zero && $0 < length })
+            #expect(function.duration.map { $0 >= .milliseconds(10) && $0 <= .seconds(2) } == true)
+        }
+    }
+
+    @Test func compressesTimeAndSpreadsFunctionsByDuration() {
+        let functions = (0..<6).map {
+            TraceFunction(
+                name: "f\($0)", arrivals: [.seconds(Int64($0) * 10)],
+                duration: .milliseconds(Int64(100 * ($0 + 1))))
+        }
+        let schedule = RequestSchedule(
+            trace: WorkloadTrace(source: "test", functions: functions), functions: ["s", "m", "l"],
+            seedsPerFunction: 4, speedup: 10, seed: 1)
+        #expect(schedule.sources == [2, 2, 2])
+        #expect(schedule.requests.map(\.function) == [0, 0, 1, 1, 2, 2])
+        #expect(schedule.requests.map(\.due) == (0..<6).map { Nanoseconds.seconds(Int64($0)) })
+        #expect(schedule.requests.allSatisfy { (1...4).contains($0.seed) })
+    }
+}
