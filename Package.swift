@@ -167,6 +167,8 @@ let package = Package(
             "Fabric", "FabricSimulator", "FarMemory", "LinuxSystem", "SwapDevice",
             "WorkloadSimulation", "TestSupport",
         ]),
-        tests("IntegrationTests", ["TestSupport", "LinuxSystem", "HTTPEndpoint", "JSONText"]),
+        tests("IntegrationTests", [
+            "TestSupport", "LinuxSystem", "HTTPEndpoint", "JSONText", "FarMemory",
+        ]),
     ]
 )

@@ -1,3 +1,4 @@
+import JSONText
 import FarMemory
 import LinuxSystem
 import TestSupport

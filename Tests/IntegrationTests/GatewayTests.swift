@@ -141,7 +141,8 @@ struct GatewayTests {
         let pid = try #require(try containers(client).first?["pid"]?.integer)
         let victim = try ProcessHandle(pid: Int32(pid))
         try victim.signal(SIGKILL)
-        #expect(try victim.waitForEnd(timeout: 5_000_000_000))
+        let isGone = try victim.waitForEnd(timeout: 5_000_000_000)
+        #expect(isGone)
         let next = try call(client, "odd", "{}")
         #expect(next.status == 200)
         #expect(next.header("X-Farmem-Cold") == "1")
@@ -189,9 +190,11 @@ struct GatewayTests {
         let pid = try #require(try containers(client).first?["pid"]?.integer)
         let left = try ProcessHandle(pid: Int32(pid))
         try killed.kill()
-        #expect(!left.hasEnded)
+        let survives = !left.hasEnded
+        #expect(survives)
         let (process, _) = try start(functions: functions)
-        #expect(try left.waitForEnd(timeout: 5_000_000_000))
+        let isGone = try left.waitForEnd(timeout: 5_000_000_000)
+        #expect(isGone)
         #expect(process.standardError.contains("event=leftover_removed"))
         try expectCleanEnd(process)
     }
