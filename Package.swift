@@ -73,6 +73,7 @@ let package = Package(
         library("MemoryPool", ["FarMemory", "LinuxSystem"]),
         library("MemoryServer", [
             "MemoryPool", "PoolProtocol", "LinuxSystem", "Telemetry", "FarMemory", "CGnuTLS",
+            "CLinuxShims",
         ]),
         library("Fabric", ["FarMemory"]),
         library("FabricShm", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory"]),
@@ -147,7 +148,9 @@ let package = Package(
         ]),
         tests("PoolProtocolTests", ["PoolProtocol", "FarMemory", "TestSupport"]),
         tests("MemoryPoolTests", ["MemoryPool", "TestSupport"]),
-        tests("MemoryServerTests", ["MemoryServer", "TestSupport"]),
+        tests("MemoryServerTests", [
+            "MemoryServer", "PoolProtocol", "FarMemory", "LinuxSystem", "Telemetry", "TestSupport",
+        ]),
         tests("FabricTests", [
             "Fabric", "FabricShm", "FabricNBD", "FabricSimulator", "TestSupport",
         ]),

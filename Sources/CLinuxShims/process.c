@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -40,6 +41,18 @@ int fm_pidfd_send_signal(int pidfd, int signal_number)
 int fm_thread_set_name(const char *name)
 {
 	return prctl(PR_SET_NAME, name, 0, 0, 0);
+}
+
+int fm_thread_timer_slack(uint64_t ns)
+{
+	return prctl(PR_SET_TIMERSLACK, ns, 0, 0, 0);
+}
+
+int fm_nap(uint64_t ns)
+{
+	struct timespec t = { .tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u };
+
+	return nanosleep(&t, NULL);
 }
 
 int fm_thread_set_cpu(int cpu)
