@@ -117,6 +117,7 @@ let package = Package(
             "FarMemory",
         ]),
         program("farmem", [
+            "SwapDevice",
             "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Measurement", "WorkloadSimulation",
             "WorkloadTrace", "Telemetry", "JSONText", "FarMemory",
         ]),

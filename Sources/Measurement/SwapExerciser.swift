@@ -202,7 +202,7 @@ package struct SwapExerciser: ~Copyable {
 }
 
 /// Major faults of this process so far.
-private func majorFaults() -> Int {
+func majorFaults() -> Int {
     var usage = rusage()
     unsafe getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
     return usage.ru_majflt
@@ -233,7 +233,7 @@ package struct OwnMemoryGroup: ~Copyable {
     }
 
     /// Limits the group (memory without swap); trying for as long as reclaim takes.
-    func setLimit(_ bytes: Int) throws(SystemError) {
+    package func setLimit(_ bytes: Int) throws(SystemError) {
         guard let path else { throw SystemError(call: "limit a memory group", code: ENOTSUP) }
         let name = fileExists("\(path)/memory.max") ? "memory.max" : "memory.limit_in_bytes"
         let deadline = monotonicNow() + 10_000_000_000
@@ -246,7 +246,16 @@ package struct OwnMemoryGroup: ~Copyable {
         }
     }
 
-    func clearLimit() {
+    /// A group that waits for reclaim instead of ending its processes, where the controller can (v1):
+    /// a swap device that is being killed all the time is slow, not gone.
+    package func waitInsteadOfKilling() {
+        guard let path, fileExists("\(path)/memory.oom_control") else { return }
+        do throws(SystemError) {
+            try writeKernelFile("\(path)/memory.oom_control", "1")
+        } catch { return }
+    }
+
+    package func clearLimit() {
         guard let path else { return }
         let v2 = fileExists("\(path)/memory.max")
         do throws(SystemError) {

@@ -79,7 +79,7 @@ package struct DataProcess {
         let fuse = FileDescriptor(owning: SwapDescriptor.fuse)
         let regionFile = FileDescriptor(owning: SwapDescriptor.region)
         do {
-            for refused in try hardenSwapProcess() {
+            for refused in try hardenSwapProcess() where isFirst {
                 log.warn("hardening_refused", ["device": options.name, "what": refused])
             }
             let region = try SharedRegion(openingIn: regionFile, populate: true)

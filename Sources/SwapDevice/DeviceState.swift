@@ -95,7 +95,7 @@ package struct DeviceDirectory: Sendable {
     /// Forgets a device: its files, mount point and directory.
     package func remove(_ name: String) throws(SystemError) {
         unsafe rmdir(mountPoint(name))
-        for file in ["state", "state.new", "lock"] { unsafe unlink("\(path(name))/\(file)") }
+        for file in ["state", "state.new", "lock", "log"] { unsafe unlink("\(path(name))/\(file)") }
         if unsafe rmdir(path(name)) != 0, errno != ENOENT {
             throw SystemError.last("rmdir \(path(name))")
         }

@@ -94,12 +94,17 @@ package struct FuseAttachment {
         let (ours, theirs) = try makeSocketPair()
         let answer = FileDescriptor(owning: ours)
         let ready = FileDescriptor(owning: theirs)
+        // Their log outlives this command's terminal.
+        let log = try FileDescriptor.open(
+            "\(directory.path(request.name))/log", O_WRONLY | O_CREAT | O_APPEND, mode: 0o600)
+        let null = try FileDescriptor.open("/dev/null", O_RDWR)
         let keeper = try ChildProcess(
             request.executable,
             [request.executable, "keeper", "--name", request.name, "--"] + request.dataArguments,
             descriptors: [
                 (fuse.rawValue, SwapDescriptor.fuse), (regionFile.rawValue, SwapDescriptor.region),
-                (ready.rawValue, SwapDescriptor.ready),
+                (ready.rawValue, SwapDescriptor.ready), (null.rawValue, 0), (null.rawValue, 1),
+                (log.rawValue, 2),
             ], newSession: true)
         record.keeperPid = keeper.pid
         record.keeperStart = processStart(keeper.pid) ?? 0

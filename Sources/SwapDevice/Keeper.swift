@@ -40,7 +40,7 @@ package struct Keeper {
                 try watchAdopted(adopting, signals)
             }
             let first = adopting == nil
-            return try keep(fuse, regionFile, signals, first: first)
+            return try keep(fuse, regionFile, region, signals, first: first)
         } catch {
             log.error("keeper_failed", ["device": name, "reason": "\(error)"])
             return 71
@@ -48,16 +48,16 @@ package struct Keeper {
     }
 
     private func keep(
-        _ fuse: borrowing FileDescriptor, _ region: borrowing FileDescriptor,
-        _ signals: borrowing SignalEvents, first: Bool
+        _ fuse: borrowing FileDescriptor, _ regionFile: borrowing FileDescriptor,
+        _ region: borrowing SharedRegion, _ signals: borrowing SignalEvents, first: Bool
     ) throws(SystemError) -> Int32 {
         var isFirst = first
         var pause: Int64 = 0
         while true {
-            let started = monotonicNow()
+            region.deviceState = .starting
             var descriptors = [
                 (ours: fuse.rawValue, theirs: SwapDescriptor.fuse),
-                (ours: region.rawValue, theirs: SwapDescriptor.region),
+                (ours: regionFile.rawValue, theirs: SwapDescriptor.region),
             ]
             if isFirst { descriptors.append((SwapDescriptor.ready, SwapDescriptor.ready)) }
             let child = try ChildProcess(
@@ -73,10 +73,9 @@ package struct Keeper {
             default: break
             }
             log.warn("data_process_ended", ["device": name, "end": "\(end)"])
-            // At once after a good run; more and more slowly when it cannot even start.
-            pause =
-                monotonicNow() - started > 1_000_000_000
-                ? 0 : min(max(pause * 2, 1_000_000), 500_000_000)
+            // At once when it had served; more and more slowly when it cannot even start.
+            let served = region.deviceState != .starting
+            pause = served ? 0 : min(max(pause * 2, 1_000_000), 500_000_000)
             sleepNanoseconds(pause)
         }
     }

@@ -10,5 +10,8 @@ enum FarmemCommand {
 
     private static let bench = Command(
         name: "bench", summary: "measure",
-        subcommands: [benchFunctionsCommand, BenchSwapCommand.command])
+        subcommands: [
+            benchFunctionsCommand, BenchSwapCommand.command, BenchIntegrityCommand.command,
+            BenchIntegrityCommand.worker,
+        ])
 }
