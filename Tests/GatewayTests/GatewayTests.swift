@@ -1,5 +1,5 @@
-import JSONText
 import FarMemory
+import JSONText
 import LinuxSystem
 import TestSupport
 import Testing
