@@ -5,6 +5,8 @@ import LinuxSystem
 package struct HostMemory: Equatable, Sendable {
     /// Total time that some task waited for memory since boot (/proc/pressure/memory).
     package var pressureTotal: Nanoseconds?
+    /// The kernel's own average of the last 10 s, in thousandths: what there is before two totals are known.
+    package var pressureRecent: UInt64?
     /// Swap space that is not in use; zero when no swap is on.
     package var farFree: ByteCount?
     package var farTotal: ByteCount?
@@ -16,6 +18,7 @@ package struct HostMemory: Equatable, Sendable {
         var host = HostMemory()
         if let text = try? readSmallText("/proc/pressure/memory") {
             host.pressureTotal = parsePressureTotal(text)
+            host.pressureRecent = parsePressureAverage(text)
         }
         if let areas = try? swapAreas() {
             let total = areas.reduce(UInt64(0)) { $0 + $1.size }

@@ -184,6 +184,16 @@ package func parsePressureTotal(_ text: String) -> Nanoseconds? {
     return nil
 }
 
+/// The `some` average of the last 10 s in thousandths, rounded up: "avg10=0.22" is 3.
+package func parsePressureAverage(_ text: String) -> UInt64? {
+    for line in text.split(separator: "\n") where line.hasPrefix("some ") {
+        for word in line.split(separator: " ") where word.hasPrefix("avg10=") {
+            return Double(word.dropFirst(6)).map { UInt64(max(0, ($0 * 10).rounded(.up))) }
+        }
+    }
+    return nil
+}
+
 private func statistic(_ name: String, in text: String) -> UInt64? {
     for line in text.split(separator: "\n") where line.hasPrefix("\(name) ") {
         return UInt64(line.dropFirst(name.count + 1))

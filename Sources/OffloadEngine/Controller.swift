@@ -82,7 +82,10 @@ package final class Controller: Sendable {
             try WorkerThread("fm-mover") { [self] in
                 let reclaimer = GroupReclaimer(
                     journal: journal, log: log, hold: settings.limitHold)
-                movePages(PageMover(reclaimer: reclaimer, isDryRun: settings.isDryRun))
+                movePages(
+                    PageMover(
+                        reclaimer: settings.policy.reclaimsShared ? reclaimer : nil,
+                        isDryRun: settings.isDryRun))
             }
         ]
         for number in 0..<Limits.recallThreads {

@@ -19,7 +19,7 @@ struct HostWatch {
         return measure
     }
 
-    /// Takes in figures; the first pressure total alone says nothing about a share.
+    /// Takes in figures; before a second total, the kernel's average stands in.
     mutating func take(_ host: HostMemory, at now: Int64) {
         measure.farFree = host.farFree
         farTotal = host.farTotal
@@ -31,6 +31,8 @@ struct HostWatch {
         if let last, now > last.at {
             let waited = max(0, (total - last.total).nanoseconds)
             measure.pressurePermille = UInt64(waited * 1000 / (now - last.at))
+        } else {
+            measure.pressurePermille = host.pressureRecent
         }
         last = (now, total)
     }

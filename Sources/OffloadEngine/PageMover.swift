@@ -20,6 +20,9 @@ final class PageMover {
     private let reader = PageMapReader()
     private let reclaimer: GroupReclaimer?
     private let isDryRun: Bool
+    /// Until then pages are freed through the group, for touching did not free them.
+    private var untouchableUntil: Int64 = 0
+    private static let untouchableTime: Int64 = 5_000_000_000
 
     init(reclaimer: GroupReclaimer?, isDryRun: Bool) {
         self.reclaimer = reclaimer
@@ -57,6 +60,8 @@ final class PageMover {
         let epoch: UInt64
         /// Swap entries whose page may still be in the swap cache; nil when unknown.
         var waiting: UInt64?
+        /// Touching would not free them now.
+        var mustNotTouch = false
         var isHalted: Bool { container.epoch != epoch }
     }
 
@@ -129,20 +134,41 @@ final class PageMover {
 
     private func release(_ scope: PageScope, _ start: Pass, _ report: inout ActionReport) {
         let processes = start.container.processes()
+        settle(processes, start, &report) { known in
+            scope == .runtime ? known.marked.intersection(known.runtime) : known.marked
+        }
+        guard scope != .runtime, !report.wasHalted else { return }
+        for process in processes {
+            guard let census = try? process.census(using: reader) else { continue }
+            // What is present now is what requests use.
+            start.container.update(process) { $0.workingSet = census.present }
+        }
+    }
+
+    /// Frees what waits in the swap cache of the pages that `targets` picks, and measures whether it went.
+    private func settle(
+        _ processes: [TargetProcess], _ start: Pass, _ report: inout ActionReport,
+        _ targets: (ProcessPages) -> PageRuns
+    ) {
         var pass = start
         pass.waiting = waitingPages(processes, start)
-        for process in processes {
-            let known = pass.container.pages(of: process)
-            let targets =
-                scope == .runtime ? known.marked.intersection(known.runtime) : known.marked
-            release(targets, of: process, pass, &report)
-            if report.wasHalted { return }
-            guard scope != .runtime, let census = try? process.census(using: reader) else {
-                continue
-            }
-            // What is present now is what requests use.
-            pass.container.update(process) { $0.workingSet = census.present }
+        if monotonicNow() < untouchableUntil { pass.mustNotTouch = true }
+        for process in processes where !report.wasHalted {
+            release(targets(start.container.pages(of: process)), of: process, pass, &report)
         }
+        guard !report.wasHalted, report.released > .zero,
+            let left = waitingPages(processes, start), left * 4 >= report.released.pages
+        else { return }
+        // When swap is more than half full the kernel gives a touched page's slot back, and the page must be
+        // written again instead of being freed: let it reclaim from the group for a while.
+        untouchableUntil = monotonicNow() + Self.untouchableTime
+        if let reclaimer, start.container.group.isCurrent {
+            let amount = ByteCount(pages: PageCount(min(left, report.released.pages)))
+            let moved = reclaimer.reclaim(amount, from: start.container.group) { start.isHalted }
+            start.container.state.withLock { $0.ledger.reclaimed += moved }
+        }
+        let stuck = waitingPages(processes, start) ?? 0
+        report.released -= PageCount(min(stuck, report.released.pages))
     }
 
     private func release(
@@ -155,7 +181,8 @@ final class PageMover {
         var released = PageRuns()
         var halted = false
         // Pages that the kernel already took out of the swap cache must not be read back in.
-        let mustTouch = pass.waiting.map { $0 * 4 >= census.swapped.pages } ?? true
+        let mustTouch =
+            !pass.mustNotTouch && (pass.waiting.map { $0 * 4 >= census.swapped.pages } ?? true)
         census.swapped.forEachPiece(pages: Self.piecePages) { piece in
             if pass.isHalted {
                 halted = true
@@ -187,31 +214,23 @@ final class PageMover {
 
     // MARK: Drain
 
-    private func drain(_ grant: ByteCount, _ start: Pass, _ report: inout ActionReport) {
-        let container = start.container
+    private func drain(_ grant: ByteCount, _ pass: Pass, _ report: inout ActionReport) {
+        let container = pass.container
         let processes = container.processes()
-        var pass = start
-        pass.waiting = waitingPages(processes, start)
         let isNewEpisode = container.state.withLock { state in
             defer { state.episode = pass.epoch }
             return state.episode != pass.epoch
         }
+        let before = processes.map { container.pages(of: $0) }
+        if isNewEpisode { noteWorkingSets(processes, container) }
+        var candidates = before.reduce(UInt64(0)) { $0 + $1.marked.pages }
+        settle(processes, pass, &report) { $0.marked }
+        if report.wasHalted { return }
         var left = grant.pages.pages
-        var candidates: UInt64 = 0
-        for process in processes {
+        for (process, known) in zip(processes, before) where left > 0 {
             guard let census = try? process.census(using: reader) else { continue }
-            let known = container.pages(of: process)
-            if isNewEpisode {
-                // A window that is open now has not told the hot pages: all of it may be needed.
-                let workingSet = census.present.union(known.marked.intersection(census.swapped))
-                container.update(process) { $0.workingSet = workingSet }
-            }
-            candidates += known.marked.pages
-            release(known.marked, of: process, pass, &report)
-            if report.wasHalted { return }
-            guard left > 0 else { continue }
             candidates += census.present.pages
-            // Pages outside of the remembered working set first.
+            // Pages outside of the working set that was remembered before first.
             let cold = census.present.subtracting(known.workingSet).prefix(pages: left)
             var done = pageOut(cold, of: process, pass, &report)
             if done < left && !report.wasHalted {
@@ -222,6 +241,18 @@ final class PageMover {
             if report.wasHalted { return }
         }
         report.isExhausted = candidates == 0
+    }
+
+    /// What a recall brings back: what is local when the drain begins. A window that is open then has not told
+    /// the hot pages, so all of it may be needed.
+    private func noteWorkingSets(_ processes: [TargetProcess], _ container: EngineContainer) {
+        for process in processes {
+            guard let census = try? process.census(using: reader) else { continue }
+            container.update(process) { pages in
+                pages.workingSet = census.present.union(
+                    pages.marked.intersection(census.swapped))
+            }
+        }
     }
 
     private func reclaim(_ amount: ByteCount, _ pass: Pass, _ report: inout ActionReport) {

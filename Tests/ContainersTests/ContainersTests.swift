@@ -24,6 +24,7 @@ func fixture(_ version: ControlGroupVersion) -> ControlGroups {
         #expect(use.majorFaults == 432)
         #expect(group.processorTime() == .milliseconds(2500))
         #expect(group.pressureTotal() == .microseconds(58_761_459))
+        #expect(parsePressureAverage(try group.text("memory.pressure")) == 3)
         #expect(try group.processes() == [4711, 4712], "0 is a process of another namespace")
         #expect(try group.limitText() == "max")
     }

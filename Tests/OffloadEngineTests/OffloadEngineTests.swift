@@ -137,6 +137,7 @@ import Testing
         host.pressureTotal = .seconds(100)
         watch.take(host, at: 1_000_000_000)
         #expect(watch.measure.pressurePermille == nil, "one total is no share")
+        host.pressureRecent = 999
         host.pressureTotal = .milliseconds(100_250)
         watch.take(host, at: 2_000_000_000)
         #expect(watch.measure.pressurePermille == 250)

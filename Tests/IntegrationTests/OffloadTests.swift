@@ -1,0 +1,128 @@
+import FarMemory
+import HTTPEndpoint
+import JSONText
+import LinuxSystem
+import TestSupport
+import Testing
+
+private let needs = Capability.all([
+    .root, .swap, .loopDevices, .memoryControllerV1, .command("python3"),
+])
+
+/// The offload controller on real processes in a real control group with real swap.
+@Suite(.serialized, .enabled(if: needs.isUsable, "\(needs.reason)"), .timeLimit(.minutes(5)))
+struct OffloadTests {
+    private func inWorld(_ body: (OffloadWorld) throws -> Void) throws {
+        let world = try OffloadWorld()
+        defer { world.tearDown() }
+        try body(world)
+    }
+
+    @Test func coldPagesLeaveHotPagesStayAndARequestBringsThemBack() throws {
+        try inWorld { world in
+            _ = try world.startController()
+            let worker = try world.startWorker("a", mebibytes: 64)
+            try world.send("container_started")
+            try world.send("init_done")
+            for _ in 0..<2 {
+                try world.send("request_start")
+                // A quarter of the pages is hot.
+                #expect(try worker.touch(first: 0, count: 4096) == 0)
+                try world.send("request_end")
+                sleepNanoseconds(400_000_000)
+            }
+            try world.wait(5, "the untouched pages have left") {
+                (try world.container()?["far_bytes"]?.integer ?? 0) > 40 << 20
+            }
+            let hot = try world.container()?["hot_touches"]?.integer ?? 0
+            #expect(hot >= 4096 && hot < 8192, "the hot pages, and the interpreter's own")
+            try world.wait(20, "the idle container is drained") {
+                try world.container()?["state"]?.string == "drained"
+            }
+            #expect((try world.container()?["local_bytes"]?.integer ?? .max) < 24 << 20)
+            try world.send("request_start")
+            try world.wait(5, "the working set is prefetched") {
+                (try world.container()?["recalled_bytes"]?.integer ?? 0) >= 8 << 20
+            }
+            #expect(try worker.touch(first: 0, count: 16384) == 0, "no page may be wrong")
+            try world.send("request_end")
+            let rules = try world.get("/v1/events")["events"]?.array?.compactMap {
+                $0["rule"]?.string
+            }
+            for rule in ["init-pucket", "semi-warm", "prefetch"] {
+                #expect(rules?.contains(rule) == true, "no event tells of \(rule)")
+            }
+        }
+    }
+
+    @Test func aLimitLoweredByAKilledControllerIsRestoredAtTheNextStart() throws {
+        try inWorld { world in
+            let before = try world.limit()
+            let first = try world.startController(["--fault-hold-limit", "20s"])
+            let worker = try world.startWorker("b", mebibytes: 48, forks: true)
+            try world.send("container_started")
+            try world.send("init_done")
+            try world.wait(30, "the controller lowers the limit") { try world.limit() != before }
+            try first.kill()
+            #expect(try world.limit() != before, "the limit is still low after kill -9")
+            let second = try world.startController()
+            #expect(try world.limit() == before)
+            #expect(second.standardError.contains("knob_restored"))
+            #expect(try world.get("/v1/status")["knobs_restored_at_start"]?.integer == 1)
+            #expect(try worker.touch(first: 0, count: 12288) == 0)
+        }
+    }
+
+    @Test func aSecondControllerIsRefused() throws {
+        try inWorld { world in
+            _ = try world.startController()
+            let second = try TestProcess(
+                "offloadd",
+                [
+                    "run", "--listen", "unix:\(world.directory.file("other.sock"))",
+                    "--state-dir", world.directory.file("state"),
+                ])
+            #expect(try second.wait(seconds: 10) == .exited(75))
+            #expect(second.standardError.contains("another offloadd uses"))
+        }
+    }
+
+    @Test func aContainerThatVanishesMidDrainIsForgottenAndItsSuccessorLeftAlone() throws {
+        try inWorld { world in
+            let controller = try world.startController(drainPercent: 20)
+            let worker = try world.startWorker("c", mebibytes: 64)
+            try world.send("container_started")
+            try world.send("init_done")
+            try world.wait(10, "the drain begins") { try worker.swapped() > 4096 }
+            try worker.process.kill()
+            let path = OffloadWorld.mount + OffloadWorld.group
+            try world.wait(10, "the group can be removed") {
+                (try? world.run("rmdir", [path])) != nil
+            }
+            try makeDirectories(path)
+            let successor = try world.startWorker("d", mebibytes: 32)
+            try world.wait(5, "the container is forgotten") {
+                try world.get("/v1/containers")["containers"]?.array?.isEmpty == true
+            }
+            sleepNanoseconds(2_000_000_000)
+            #expect(try successor.swapped() == 0, "the new group of that name is another one")
+            #expect(try successor.touch(first: 0, count: 8192) == 0)
+            #expect(try controller.terminate() == .exited(0))
+        }
+    }
+
+    @Test func nonsenseIsRefusedAndTheStatusStaysReadable() throws {
+        try inWorld { world in
+            _ = try world.startController(["--dry-run"])
+            let client = world.client()
+            let bad = try client.request(
+                "POST", "/v1/events", body: Array("{".utf8), timeout: .seconds(5))
+            #expect(bad.status == 400)
+            #expect(try client.request("GET", "/nothing", timeout: .seconds(5)).status == 404)
+            #expect(try client.request("GET", "/healthz", timeout: .seconds(5)).status == 200)
+            let metrics = try client.request("GET", "/metrics", timeout: .seconds(5)).text
+            #expect(metrics.contains("farmem_offload_containers 0"))
+            #expect(try world.get("/v1/status")["dry_run"]?.bool == true)
+        }
+    }
+}
