@@ -70,13 +70,15 @@ let package = Package(
 
         // Data plane: no Foundation, no async, nothing allocated per request.
         library("PoolProtocol", ["CWireFormat", "FarMemory"]),
-        library("MemoryPool", ["FarMemory", "LinuxSystem"]),
+        library("MemoryPool", ["FarMemory", "LinuxSystem", "CWireFormat"]),
         library("MemoryServer", [
             "MemoryPool", "PoolProtocol", "LinuxSystem", "Telemetry", "FarMemory", "CGnuTLS",
             "CLinuxShims",
         ]),
         library("Fabric", ["FarMemory"]),
-        library("FabricShm", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory"]),
+        library("FabricShm", [
+            "Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CWireFormat", "CGnuTLS",
+        ]),
         library("FabricNBD", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CGnuTLS"]),
         library("FabricDRAM", ["Fabric", "LinuxSystem", "FarMemory"]),
         library("FabricSimulator", ["Fabric", "FarMemory"]),

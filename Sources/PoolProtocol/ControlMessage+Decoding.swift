@@ -2,7 +2,8 @@ import CWireFormat
 
 extension FrameHeader {
     /// Reads a header; `bytes` has exactly `byteCount` of them.
-    package static func decode(_ bytes: some Collection<UInt8>) throws(ControlDecodeError) -> FrameHeader
+    package static func decode(_ bytes: some Collection<UInt8>) throws(ControlDecodeError)
+        -> FrameHeader
     {
         var reader = FieldReader(bytes)
         guard bytes.count == byteCount else {

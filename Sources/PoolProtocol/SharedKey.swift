@@ -54,7 +54,8 @@ extension SharedKey {
         }
         guard secretBytes.contains(secret.count) else {
             throw KeyFileError(
-                line: number, reason: "a key has \(secretBytes.lowerBound) bytes at least; use psktool")
+                line: number,
+                reason: "a key has \(secretBytes.lowerBound) bytes at least; use psktool")
         }
         return SharedKey(name: name, secret: secret)
     }
