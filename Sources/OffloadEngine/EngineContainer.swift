@@ -12,6 +12,8 @@ struct ProcessPages: Sendable {
     var marked = PageRuns()
     /// What the last windows found to be in use.
     var workingSet = PageRuns()
+    /// Read back ahead of a request since the last drain, and so far not touched as far as is known.
+    var recalled = PageRuns()
 }
 
 /// What moved, since the container began.

@@ -125,7 +125,10 @@ final class PageMover {
         }
         if halted { report.wasHalted = true }
         let newlyMarked = marked
-        pass.container.update(process) { $0.marked = $0.marked.union(newlyMarked) }
+        pass.container.update(process) {
+            $0.marked = $0.marked.union(newlyMarked)
+            $0.recalled = $0.recalled.subtracting(newlyMarked)
+        }
         report.written += ByteCount(pages: PageCount(accepted))
         return accepted
     }
@@ -244,13 +247,15 @@ final class PageMover {
     }
 
     /// What a recall brings back: what is local when the drain begins. A window that is open then has not told
-    /// the hot pages, so all of it may be needed.
+    /// the hot pages, so all of it may be needed. What was read back for the last requests and is still not
+    /// mapped was not needed: it leaves the working set.
     private func noteWorkingSets(_ processes: [TargetProcess], _ container: EngineContainer) {
         for process in processes {
             guard let census = try? process.census(using: reader) else { continue }
             container.update(process) { pages in
-                pages.workingSet = census.present.union(
-                    pages.marked.intersection(census.swapped))
+                let unknown = pages.marked.intersection(census.swapped)
+                pages.workingSet = census.present.union(unknown.subtracting(pages.recalled))
+                pages.recalled = PageRuns()
             }
         }
     }
@@ -278,12 +283,21 @@ final class PageRecaller {
             guard let known = pages[identity], !known.workingSet.isEmpty,
                 let census = try? process.census(of: known.workingSet, using: reader)
             else { continue }
+            var readBack = PageRuns()
             census.swapped.forEachPiece(pages: Self.piecePages) { piece in
                 guard monotonicNow() < deadline,
                     let done = try? process.advise(piece, .willNeed)
                 else { return false }
                 asked += done
+                readBack = readBack.union(piece)
                 return true
+            }
+            // They are local again, in the swap cache: what requests do not touch of them is to be released like
+            // the rest of a window, or it would stay for good.
+            let waiting = readBack
+            container.update(process) {
+                $0.marked = $0.marked.union(waiting)
+                $0.recalled = $0.recalled.union(waiting)
             }
         }
         let total = PageCount(asked)
