@@ -25,9 +25,9 @@ extension SharedKey {
     /// skipped. A name stands once.
     package static func parse(_ text: String) throws(KeyFileError) -> [SharedKey] {
         var keys: [SharedKey] = []
-        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
-        for (index, raw) in lines.enumerated() {
-            let line = raw.last == "\r" ? raw.dropLast() : raw
+        // "\r\n" is one Character, and a newline.
+        let lines = text.split(omittingEmptySubsequences: false) { $0.isNewline }
+        for (index, line) in lines.enumerated() {
             if line.isEmpty || line.first == "#" { continue }
             let key = try parseLine(line, number: index + 1)
             guard !keys.contains(where: { $0.name == key.name }) else {

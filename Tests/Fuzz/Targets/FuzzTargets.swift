@@ -16,6 +16,8 @@ package struct FuzzTarget: Sendable {
         FuzzTarget(name: "yaml", run: fuzzYAML),
         FuzzTarget(name: "units", run: fuzzUnits),
         FuzzTarget(name: "arguments", run: fuzzArguments),
+        FuzzTarget(name: "control", run: fuzzControl),
+        FuzzTarget(name: "keys", run: fuzzKeys),
         FuzzTarget(name: "nbd", run: fuzzNBD),
         FuzzTarget(name: "nbd-uri", run: fuzzNBDURI),
         FuzzTarget(name: "trace", run: fuzzTrace),
