@@ -107,7 +107,7 @@ let package = Package(
             "JSONText", "FarMemory",
         ]),
         program("farswap", [
-            "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricNBD", "CommandLineKit",
+            "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricNBD", "PoolProtocol", "CommandLineKit",
             "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("offloadd", [

@@ -1,9 +1,11 @@
 import CommandLineKit
 import Fabric
 import FabricDRAM
+import FabricShm
 import FarMemory
 import Glibc
 import LinuxSystem
+import PoolProtocol
 import SwapDevice
 
 /// Makes the fabric that a URL names.
@@ -21,8 +23,58 @@ struct FabricConnector {
             } catch {
                 throw ConnectFailure(status: ExitStatus(error).rawValue, reason: "\(error)")
             }
-        case .shm, .nbd:
-            throw ConnectFailure(status: 70, reason: "not wired yet")
+        case .shm(let socket, let lease):
+            let name = lease ?? invocation.stringIfSet("lease") ?? invocation.string("name")
+            let key = try key()
+            do throws(ShmSessionError) {
+                let fabric = try FabricShm.connect(
+                    socket: socket, leaseName: name, size: size, key: key)
+                guard fabric.size == size else {
+                    fabric.close(releaseLease: false)
+                    throw ShmSessionError.refused(
+                        .exists, "lease '\(name)' has \(fabric.size), not \(size)")
+                }
+                return fabric
+            } catch {
+                throw ConnectFailure(status: Self.status(error).rawValue, reason: "\(error)")
+            }
+        case .nbd:
+            throw ConnectFailure(
+                status: ExitStatus.usage.rawValue,
+                reason:
+                    "nbd is not in this build of farswap; use shm:PATH on the memory server's host")
+        }
+    }
+
+    /// The key that --auth-file and --key name; nil without a file.
+    private func key() throws(ConnectFailure) -> SharedKey? {
+        guard let path = invocation.stringIfSet("auth-file") else { return nil }
+        do {
+            let keys = try SharedKey.parse(readSmallText(path))
+            let wanted = invocation.stringIfSet("key")
+            guard let key = keys.first(where: { wanted == nil || $0.name == wanted }) else {
+                throw ConnectFailure(
+                    status: ExitStatus.usage.rawValue,
+                    reason: "\(path) has no key\(wanted.map { " named '\($0)'" } ?? "")")
+            }
+            return key
+        } catch let error as ConnectFailure {
+            throw error
+        } catch let error as SystemError {
+            throw ConnectFailure(status: ExitStatus(error).rawValue, reason: "\(error)")
+        } catch {
+            throw ConnectFailure(
+                status: ExitStatus.badConfiguration.rawValue, reason: "\(path): \(error)")
+        }
+    }
+
+    private static func status(_ error: ShmSessionError) -> ExitStatus {
+        switch error {
+        case .unreachable, .timedOut: .peerUnavailable
+        case .keyNeeded, .refused(.unauthorized, _): .permission
+        case .refused(.busy, _), .refused(.noSpace, _), .refused(.limit, _): .tryAgain
+        case .refused(.exists, _), .refused(.badRequest, _): .usage
+        case .refused, .protocolViolation: .peerUnavailable
         }
     }
 
