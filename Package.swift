@@ -79,7 +79,9 @@ let package = Package(
         library("FabricShm", [
             "Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CWireFormat", "CGnuTLS",
         ]),
-        library("FabricNBD", ["Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CGnuTLS"]),
+        library("FabricNBD", [
+            "Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CGnuTLS", "CLinuxShims",
+        ]),
         library("FabricDRAM", ["Fabric", "LinuxSystem", "FarMemory"]),
         library("FabricSimulator", ["Fabric", "FarMemory"]),
         library("SwapDevice", [

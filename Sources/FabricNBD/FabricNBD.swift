@@ -1,2 +1,177 @@
-/// The module's version marker until its first type lands.
-package enum FabricNBDModule {}
+// FabricNBD: far memory over the NBD protocol, to memserver or any other server.
+//
+// Thread model: a channel belongs to one thread. Where the server promises that several connections see each
+// other's writes (CAN_MULTI_CONN) each channel has a connection of its own; elsewhere all share one under a
+// lock. Reconnecting is done by the thread that needs the connection, within its deadline: no thread of its own.
+// Nothing is allocated per request. Invariant: after a reconnect nothing is sent before the server has ended the
+// older connection (NBDOption.fence), so that an old store cannot land on a newer one; a server that does not
+// know fences is believed to have dropped what a closed connection carried.
+
+package import Fabric
+package import FarMemory
+import Glibc
+import LinuxSystem
+package import PoolProtocol
+import Synchronization
+
+/// Far memory in an NBD export.
+package final class FabricNBD: Fabric {
+    private static let channelsMax = 16
+
+    let target: NBDTarget
+    let tally = NBDTally()
+    package let size: ByteCount
+    private let canMultiConnect: Bool
+    private let shared: NBDLink
+    private let made = Atomic<Int>(0)
+
+    /// Connects to learn the export's size. The connection becomes the first channel's.
+    /// - Parameter deadline: on the monotonic clock.
+    package init(
+        _ uri: NBDURI, security: NBDClientSecurity? = nil, deadline: Int64
+    ) throws(NBDConnectError) {
+        let target = NBDTarget(uri: uri, security: security)
+        self.target = target
+        shared = NBDLink(target, tally)
+        let facts = try shared.connectFirst(deadline: deadline)
+        size = ByteCount(pages: facts.size.pages)
+        canMultiConnect = facts.flags.contains(.canMultiConnect)
+    }
+
+    package var state: FabricState {
+        FabricState(rawValue: tally.state.load(ordering: .acquiring)) ?? .closed
+    }
+    package var counters: FabricCounters { tally.counters }
+    package var maximumChannels: Int { Self.channelsMax }
+    /// What the server said at the first connection: whether TRIM frees memory, and more.
+    package var facts: NBDExportFacts? { target.facts.withLock { $0 } }
+
+    package func makeChannel() throws(FabricError) -> any FabricChannel {
+        let number = made.wrappingAdd(1, ordering: .relaxed).oldValue
+        precondition(number < Self.channelsMax, "more channels than maximumChannels")
+        let isShared = number == 0 || !canMultiConnect
+        return NBDChannel(isShared ? shared : NBDLink(target, tally), size: size, target)
+    }
+
+    /// NBD has no word for giving a lease back: its pages are discarded, the lease's grace ends the rest.
+    package func close(releaseLease: Bool) {
+        if releaseLease {
+            let deadline = monotonicNow() + 10_000_000_000
+            try? NBDChannel(shared, size: size, target).discard(
+                PageRange(first: 0, count: Int(size.pages.pages)), deadline: deadline)
+        }
+        tally.state.store(FabricState.closed.rawValue, ordering: .releasing)
+        shared.close()
+    }
+}
+
+/// What all connections of one fabric have in common.
+final class NBDTarget: Sendable {
+    let uri: NBDURI
+    let security: NBDClientSecurity?
+    /// Set by the first connection; later ones must find the same lease.
+    let facts = Mutex<NBDExportFacts?>(nil)
+
+    init(uri: NBDURI, security: NBDClientSecurity?) {
+        self.uri = uri
+        self.security = security
+    }
+}
+
+/// State and counters of a fabric. Any thread.
+final class NBDTally: Sendable {
+    let state = Atomic<UInt8>(FabricState.reconnecting.rawValue)
+    let reconnects = Atomic<UInt64>(0)
+    let noSpace = Atomic<UInt64>(0)
+    let deadlines = Atomic<UInt64>(0)
+    let peerErrors = Atomic<UInt64>(0)
+    let violations = Atomic<UInt64>(0)
+
+    func moveTo(_ next: FabricState) {
+        // A fabric that was closed or lost stays so.
+        let now = state.load(ordering: .acquiring)
+        if now == FabricState.closed.rawValue || now == FabricState.lost.rawValue { return }
+        state.store(next.rawValue, ordering: .releasing)
+    }
+
+    var counters: FabricCounters {
+        var counters = FabricCounters()
+        counters.reconnects = reconnects.load(ordering: .relaxed)
+        counters.refusedNoSpace = noSpace.load(ordering: .relaxed)
+        counters.deadlinesPassed = deadlines.load(ordering: .relaxed)
+        counters.peerErrors = peerErrors.load(ordering: .relaxed)
+        counters.protocolViolations = violations.load(ordering: .relaxed)
+        return counters
+    }
+}
+
+/// One thread's way in.
+final class NBDChannel: FabricChannel {
+    /// One discard covers at most this: the length of a request has 32 bits.
+    private static let discardPagesMax = 1 << 18
+
+    private let link: NBDLink
+    private let pages: UInt64
+    private let payloadPagesMax: Int
+    private let canTrim: Bool
+
+    init(_ link: NBDLink, size: ByteCount, _ target: NBDTarget) {
+        self.link = link
+        pages = size.pages.pages
+        let facts = target.facts.withLock { $0 }
+        payloadPagesMax = max(1, (facts?.payloadBytesMax ?? pageBytes) / pageBytes)
+        canTrim = facts?.flags.contains(.sendWriteZeroes) ?? false
+    }
+
+    func load(
+        _ range: PageRange, staging: UnsafeMutableRawPointer,
+        vectors: UnsafeMutablePointer<iovec>, deadline: Int64
+    ) throws(FabricError) -> Int {
+        try checkRange(range)
+        var done = 0
+        while done < range.count {
+            let count = min(range.count - done, payloadPagesMax)
+            unsafe try link.exchange(
+                .read, page: range.first + UInt64(done), count: count, send: nil,
+                receive: staging + done * pageBytes, deadline: deadline)
+            done += count
+        }
+        unsafe vectors[0] = unsafe iovec(iov_base: staging, iov_len: range.count * pageBytes)
+        return 1
+    }
+
+    func store(
+        _ range: PageRange, from bytes: UnsafeRawPointer, deadline: Int64
+    ) throws(FabricError) {
+        try checkRange(range)
+        var done = 0
+        while done < range.count {
+            let count = min(range.count - done, payloadPagesMax)
+            unsafe try link.exchange(
+                .write, page: range.first + UInt64(done), count: count,
+                send: bytes + done * pageBytes, receive: nil, deadline: deadline)
+            done += count
+        }
+    }
+
+    /// WRITE_ZEROES without NO_HOLE frees and promises zeros; TRIM promises nothing.
+    func discard(_ range: PageRange, deadline: Int64) throws(FabricError) {
+        try checkRange(range)
+        guard canTrim else { throw .peerError(ENOTSUP) }
+        var done = 0
+        while done < range.count {
+            let count = min(range.count - done, Self.discardPagesMax)
+            unsafe try link.exchange(
+                .writeZeroes, page: range.first + UInt64(done), count: count, send: nil,
+                receive: nil, deadline: deadline)
+            done += count
+        }
+    }
+
+    private func checkRange(_ range: PageRange) throws(FabricError) {
+        guard range.count > 0, range.first < pages, UInt64(range.count) <= pages - range.first
+        else {
+            throw .outOfRange
+        }
+    }
+}

@@ -13,6 +13,8 @@ package protocol ExportBacking: AnyObject, Sendable {
     var pageWords: UnsafeMutablePointer<Atomic<UInt64>> { get }
     /// Length of the address space in bytes: whole pages.
     var sizeBytes: UInt64 { get }
+    /// Drawn anew with each lease: another number means that the pages are gone.
+    var epoch: UInt64 { get }
     /// The unit of grant in pages: a power of two.
     var slabPages: Int { get }
     /// Whether a slab has memory. Any thread, lock-free.
@@ -34,6 +36,7 @@ package protocol ExportBacking: AnyObject, Sendable {
     nonisolated(unsafe) let base: UnsafeMutableRawPointer
     nonisolated(unsafe) let words: UnsafeMutablePointer<Atomic<UInt64>>
     package let sizeBytes: UInt64
+    let epoch: UInt64
     let pageCount: Int
     private let slabShift: Int
     private let backing: any ExportBacking
@@ -51,6 +54,7 @@ package protocol ExportBacking: AnyObject, Sendable {
         unsafe base = backing.base
         unsafe words = backing.pageWords
         sizeBytes = backing.sizeBytes
+        epoch = backing.epoch
         pageCount = Int(backing.sizeBytes / UInt64(pageBytes))
         slabShift = backing.slabPages.trailingZeroBitCount
         self.backing = backing

@@ -15,6 +15,8 @@ struct NBDNegotiator {
     let exports: any NBDExports
     let security: NBDSecurity
     let deadline: Int64
+    /// Ends the older connections of the client with this name; false when one does not end in time.
+    let fence: @Sendable (_ client: [UInt8], _ deadline: Int64) -> Bool
     private var clientFlags: NBDHandshakeFlags = []
     private var structured = false
     /// The export that base:allocation was agreed for.
@@ -28,12 +30,14 @@ struct NBDNegotiator {
     ]
 
     init(
-        _ transport: NBDTransport, exports: any NBDExports, security: NBDSecurity, deadline: Int64
+        _ transport: NBDTransport, exports: any NBDExports, security: NBDSecurity, deadline: Int64,
+        fence: @escaping @Sendable ([UInt8], Int64) -> Bool
     ) {
         self.transport = transport
         self.exports = exports
         self.security = security
         self.deadline = deadline
+        self.fence = fence
     }
 
     /// Negotiates until the client has an export or goes.
@@ -71,6 +75,7 @@ struct NBDNegotiator {
             return nil
         }
         switch option {
+        case .fence: try fence(data)
         case .exportName: return try exportName(data)
         case .go, .info: return try go(option, data)
         case .list: try list(data)
@@ -91,6 +96,14 @@ struct NBDNegotiator {
         // What was agreed in the clear does not count.
         structured = false
         contextExport = nil
+    }
+
+    private func fence(_ data: [UInt8]) throws(NBDRefusal) {
+        guard data.count == NBDWire.fenceBytes else { return try reply(.fence, .invalid) }
+        guard fence(data, deadline) else {
+            return try reply(.fence, .policy, "an older connection of this client does not end")
+        }
+        try reply(.fence, .acknowledge)
     }
 
     private func exportName(_ data: [UInt8]) throws(NBDRefusal) -> (NBDAgreement, NBDOpenExport) {
@@ -134,7 +147,7 @@ struct NBDNegotiator {
         }
         guard option == .go else {
             if let size = exports.size(request.name, key: transport.identity) {
-                try sendFacts(option, size)
+                try sendFacts(option, size, nil)
             } else {
                 try reply(option, .unknownExport, "no such export")
             }
@@ -148,7 +161,9 @@ struct NBDNegotiator {
             return nil
         }
         do throws(NBDRefusal) {
-            try sendFacts(option, opened.memory.sizeBytes)
+            let asked = request.wanted.contains(.epoch)
+            try sendFacts(
+                option, opened.memory.sizeBytes, asked ? opened.memory.epoch : nil)
         } catch {
             opened.close()
             throw error
@@ -165,12 +180,15 @@ struct NBDNegotiator {
         }
     }
 
-    private func sendFacts(_ option: NBDOption, _ size: UInt64) throws(NBDRefusal) {
-        let facts: [NBDExportFact] = [
+    private func sendFacts(
+        _ option: NBDOption, _ size: UInt64, _ epoch: UInt64?
+    ) throws(NBDRefusal) {
+        var facts: [NBDExportFact] = [
             .export(size: size, flags: exportFlags),
             .blockSize(
                 minimum: 1, preferred: 4096, maximum: UInt32(NBDWire.payloadBytesMax)),
         ]
+        if let epoch { facts.append(.epoch(epoch)) }
         var bytes: [UInt8] = []
         for fact in facts { bytes += NBDOptionReplyHeader.encode(option, .info, fact.encoded) }
         try send(bytes + NBDOptionReplyHeader.encode(option, .acknowledge))

@@ -10,6 +10,8 @@ package final class NBDServer: Sendable {
     private struct State {
         /// Descriptors of the connections being served, by their slot; -1 is free.
         var connections: [Int32]
+        /// What the connections' clients call themselves (NBDOption.fence).
+        var clients: [[UInt8]]
         var isStopping = false
     }
 
@@ -41,7 +43,10 @@ package final class NBDServer: Sendable {
         self.limits = limits
         self.counters = counters
         self.log = log
-        state = Mutex(State(connections: [Int32](repeating: -1, count: limits.connections)))
+        state = Mutex(
+            State(
+                connections: [Int32](repeating: -1, count: limits.connections),
+                clients: [[UInt8]](repeating: [], count: limits.connections)))
     }
 
     /// Accepts until `stop`. Blocks the calling thread.
@@ -102,9 +107,30 @@ package final class NBDServer: Sendable {
         }
     }
 
+    /// Names the client of a slot and ends its older connections. What those still carry is done, or dropped,
+    /// before this returns true.
+    private func fence(_ client: [UInt8], _ slot: Int, deadline: Int64) -> Bool {
+        state.withLock { $0.clients[slot] = client }
+        while true {
+            let older = state.withLock { state -> Bool in
+                let others = state.clients.indices.filter {
+                    $0 != slot && state.clients[$0] == client && state.connections[$0] >= 0
+                }
+                for other in others { shutdown(state.connections[other], Int32(SHUT_RDWR)) }
+                return !others.isEmpty
+            }
+            if !older { return true }
+            if monotonicNow() > deadline { return false }
+            sleepNanoseconds(1_000_000)
+        }
+    }
+
     private func finish(_ raw: Int32, _ slot: Int) {
         // The slot is freed before the number can be used again.
-        state.withLock { $0.connections[slot] = -1 }
+        state.withLock {
+            $0.connections[slot] = -1
+            $0.clients[slot] = []
+        }
         close(raw)
     }
 
@@ -137,7 +163,8 @@ package final class NBDServer: Sendable {
         defer { transport.end() }
         var negotiator = NBDNegotiator(
             transport, exports: exports, security: security,
-            deadline: monotonicNow() + limits.handshake.nanoseconds)
+            deadline: monotonicNow() + limits.handshake.nanoseconds
+        ) { self.fence($0, slot, deadline: $1) }
         let agreed: (NBDAgreement, NBDOpenExport)
         do throws(NBDRefusal) { agreed = try negotiator.run() } catch { return error.end }
         defer { agreed.1.close() }

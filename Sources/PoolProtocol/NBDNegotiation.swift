@@ -193,6 +193,7 @@ package enum NBDExportFact: Equatable, Sendable {
     case export(size: UInt64, flags: NBDTransmissionFlags)
     case blockSize(minimum: UInt32, preferred: UInt32, maximum: UInt32)
     case text(NBDInformation, String)
+    case epoch(UInt64)
     /// A kind that this end does not know; to be ignored.
     case unknown(NBDInformation)
 
@@ -211,6 +212,8 @@ package enum NBDExportFact: Equatable, Sendable {
                 maximum: try reader.integer(UInt32.self))
         case .name, .description:
             self = .text(kind, try reader.text(reader.remaining))
+        case .epoch:
+            self = .epoch(try reader.integer(UInt64.self))
         default:
             self = .unknown(kind)
             return
@@ -231,6 +234,9 @@ package enum NBDExportFact: Equatable, Sendable {
         case .text(let kind, let text):
             bytes.putBigEndian(kind.rawValue)
             bytes += Array(text.utf8)
+        case .epoch(let epoch):
+            bytes.putBigEndian(NBDInformation.epoch.rawValue)
+            bytes.putBigEndian(epoch)
         case .unknown(let kind):
             bytes.putBigEndian(kind.rawValue)
         }

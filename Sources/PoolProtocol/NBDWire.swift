@@ -24,6 +24,8 @@ package enum NBDWire {
     /// The longest payload of one request, both ways: what all clients stay below by default.
     package static let payloadBytesMax = 32 << 20
     /// The longest option that a server reads: an export name and a few metadata queries fit.
+    /// What names a client in a fence.
+    package static let fenceBytes = 16
     package static let optionBytesMax = 16 << 10
     /// The longest text that the protocol allows in names and messages.
     package static let textBytesMax = 4096
@@ -72,6 +74,10 @@ package struct NBDOption: RawRepresentable, Hashable, Sendable {
     package static let structuredReply = NBDOption(rawValue: 8)
     package static let listMetaContext = NBDOption(rawValue: 9)
     package static let setMetaContext = NBDOption(rawValue: 10)
+    /// Farmem's own ("FM" and 1): 16 bytes name the client. The server ends that client's older connections,
+    /// with all that they still carry, before it acknowledges: so a store that was given up on one connection
+    /// cannot land after a newer one on the next. Other servers answer that they do not know it.
+    package static let fence = NBDOption(rawValue: 0x464d_0001)
 }
 
 /// Answers to options; the high bit marks an error.
@@ -102,6 +108,9 @@ package struct NBDInformation: RawRepresentable, Hashable, Sendable {
     package static let name = NBDInformation(rawValue: 1)
     package static let description = NBDInformation(rawValue: 2)
     package static let blockSize = NBDInformation(rawValue: 3)
+    /// Farmem's own ("FM"): a number drawn anew with each lease. A client that finds another number
+    /// after a reconnect knows that its pages are gone. Sent only to who asks.
+    package static let epoch = NBDInformation(rawValue: 0x464d)
 }
 
 /// Why bytes are not the protocol.

@@ -12,6 +12,7 @@ final class ScratchBacking: ExportBacking {
     private let capacity: Int
     let sizeBytes: UInt64
     let slabPages = 256
+    let epoch: UInt64 = 77
 
     init(mebibytes: Int, capacity: Int? = nil) throws(SystemError) {
         sizeBytes = UInt64(mebibytes) << 20

@@ -86,7 +86,7 @@ import Testing
         for fact in [
             NBDExportFact.export(size: 1 << 40, flags: [.hasFlags, .sendTrim]),
             .blockSize(minimum: 1, preferred: 4096, maximum: 1 << 25),
-            .text(.description, "far memory"),
+            .text(.description, "far memory"), .epoch(.max),
         ] {
             #expect(try NBDExportFact(fact.encoded) == fact)
         }
