@@ -105,7 +105,7 @@ let package = Package(
 
         // Programs: wiring only.
         program("memserver", [
-            "MemoryServer", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry",
+            "MemoryServer", "MemoryPool", "PoolProtocol", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry",
             "JSONText", "FarMemory",
         ]),
         program("farswap", [

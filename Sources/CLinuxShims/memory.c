@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -139,4 +140,26 @@ int fm_swapon(const char *path, int priority, bool discard_pages)
 int fm_swapoff(const char *path)
 {
 	return swapoff(path);
+}
+
+static void replace_lost_page(int number, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (info->si_code == BUS_ADRERR) {
+		uintptr_t page = (uintptr_t)info->si_addr & ~(uintptr_t)4095;
+
+		if (mmap((void *)page, 4096, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
+			return;
+	}
+	signal(number, SIG_DFL);
+}
+
+int fm_survive_truncation(void)
+{
+	struct sigaction action = { .sa_sigaction = replace_lost_page,
+				    .sa_flags = SA_SIGINFO | SA_RESTART };
+
+	sigemptyset(&action.sa_mask);
+	return sigaction(SIGBUS, &action, NULL);
 }

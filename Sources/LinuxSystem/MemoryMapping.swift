@@ -91,3 +91,9 @@ package func fillRandom(_ buffer: UnsafeMutableRawBufferPointer) throws(SystemEr
 extension Int64 {
     fileprivate var asInt: Int { Int(self) }
 }
+
+/// A shared mapping whose file another process cuts short reads as zeros there, instead of ending this
+/// process with SIGBUS. Process-wide; call once at start.
+package func surviveTruncatedMappings() throws(SystemError) {
+    try check("sigaction(SIGBUS)") { fm_survive_truncation() }
+}

@@ -57,6 +57,8 @@ package final class Lease: Sendable {
     package var base: UnsafeMutableRawPointer { unsafe data.base }
     /// Slabs granted now.
     package var grantedSlabs: Int { state.withLock { $0.granted } }
+    /// Whether it was released: nothing is granted any more.
+    package var isGone: Bool { state.withLock { $0.isGone } }
     /// Pages that hold something. Reads the whole bitmap: for reports.
     package var storedPages: Int { pages.countSet(0..<pageCount) }
     /// Whether a slab's memory may be touched. Lock-free.

@@ -81,6 +81,11 @@ int fm_fallocate(int fd, uint64_t offset, uint64_t length);
 int fm_punch_hole(int fd, uint64_t offset, uint64_t length);
 int fm_populate_write(void *address, size_t length); /* MADV_POPULATE_WRITE */
 int fm_flock(int fd, bool exclusive, bool block);
+/*
+ * SIGBUS on a mapped page whose file was cut short by another process puts a private zero page there
+ * instead of ending this process. Who cut its own lease short loses that lease's pages and nothing else.
+ */
+int fm_survive_truncation(void);
 int fm_open_direct(const char *path, bool write);
 int64_t fm_random(void *buffer, size_t length); /* getrandom */
 int fm_renameat_sync(int directory, const char *from, const char *to);

@@ -1,2 +1,0 @@
-/// The module's version marker until its first type lands.
-package enum MemoryServerModule {}
