@@ -273,3 +273,15 @@ private func isNameOfLease(_ name: String) -> Bool {
         }
     }
 }
+
+extension MemoryPool {
+    /// Whether this process may lock pages in memory: it tries with one.
+    package static func canLock() -> Bool {
+        do throws(SystemError) {
+            try MemoryMapping(anonymous: pageBytes).lockOnFault()
+            return true
+        } catch {
+            return false
+        }
+    }
+}

@@ -17,19 +17,31 @@ struct PoolStorage: ~Copyable, Sendable {
             lock = nil
             return
         }
-        try wrapping { () throws(SystemError) in try makeDirectories(directory, mode: 0o700) }
-        let facts = try wrapping { () throws(SystemError) in try fileSystemFacts(directory) }
+        // Asked before the directory is made: a refusal changes nothing.
+        let parent = Self.existingParent(of: directory)
+        let facts = try wrapping { () throws(SystemError) in try fileSystemFacts(parent) }
         guard facts.kind == .tmpfs else { throw .notInMemory(directory) }
         // A tmpfs of size 0 has no limit of its own.
         if facts.totalBytes > 0 && facts.totalBytes < capacity.bytes {
             throw .fileSystemTooSmall(directory, ByteCount(facts.totalBytes))
         }
+        try wrapping { () throws(SystemError) in try makeDirectories(directory, mode: 0o700) }
         let lock = try wrapping { () throws(SystemError) in
             try FileDescriptor.open("\(directory)/lock", O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600)
         }
         let isOurs = try wrapping { () throws(SystemError) in try lock.lock() }
         guard isOurs else { throw .poolInUse(directory) }
         self.lock = consume lock
+    }
+
+    /// The path itself when it exists, else the nearest directory above it that does.
+    private static func existingParent(of path: String) -> String {
+        var path = path[...]
+        while !path.isEmpty && !fileExists(String(path)) {
+            guard let slash = path.lastIndex(of: "/") else { return "." }
+            path = path[..<slash]
+        }
+        return path.isEmpty ? "/" : String(path)
     }
 
     func path(_ name: String) -> String { "\(directory ?? "")/\(name)" }

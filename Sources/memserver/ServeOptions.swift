@@ -1,0 +1,109 @@
+import CommandLineKit
+import FarMemory
+import LinuxSystem
+import MemoryPool
+import PoolProtocol
+
+let serveOptions: [Option] =
+    Option.daemon + [
+        Option("capacity", .size, required: true, help: "How much memory to lend, never more."),
+        Option(
+            "pool", .string, placeholder: "DIR",
+            help: "Keep pages in this directory on tmpfs, where they outlive this process."),
+        Option(
+            "slab", .size,
+            help: "Unit of grant, a power of two (default 1MiB, or what the pool has)."),
+        Option(
+            "shm", .string, placeholder: "PATH",
+            help: "Control socket of shared memory (default /run/farmem/memserver.sock)."),
+        Option(
+            "nbd", .endpoint, repeatable: true,
+            help: "Serve NBD here: tcp://127.0.0.1:10809 or unix:PATH."),
+        Option("rdma", .string, placeholder: "ADDR:PORT", help: "Not in this version."),
+        Option(
+            "admin", .endpoint,
+            help: "Admin HTTP (default unix:/run/farmem/memserver-admin.sock)."),
+        Option(
+            "auth-file", .string, placeholder: "FILE",
+            help: "Keys, one name:hexkey per line as psktool writes them."),
+        Option(
+            "auto-lease", .size, help: "Make a lease of this size for an unknown NBD export."),
+        Option(
+            "grace", .duration, default: "1h", help: "Keep a lease this long without a client."),
+    ]
+
+/// What `memserver serve` was asked to do, checked.
+struct ServeSettings {
+    var pool: PoolOptions
+    var shmPath: String
+    var nbd: [Endpoint]
+    var admin: Endpoint
+    var keys: [SharedKey]?
+    var autoLease: ByteCount?
+
+    init(_ invocation: Invocation) throws {
+        if invocation.isGiven("rdma") {
+            throw UsageError("--rdma is not in this version; use --shm, or --nbd over the network")
+        }
+        pool = PoolOptions(
+            directory: invocation.stringIfSet("pool"), capacity: invocation.size("capacity"),
+            slab: invocation.sizeIfSet("slab"), grace: invocation.duration("grace"))
+        shmPath = invocation.stringIfSet("shm") ?? "\(runtimeDirectory())/memserver.sock"
+        nbd = invocation.endpoints("nbd")
+        admin = defaultAdmin(invocation)
+        autoLease = invocation.sizeIfSet("auto-lease")
+        if let path = invocation.stringIfSet("auth-file") { keys = try readKeys(path) }
+        try check()
+    }
+
+    private func check() throws(UsageError) {
+        let slab = pool.slab ?? ByteCount(UInt64(defaultSlabBytes))
+        guard let bytes = UInt32(exactly: slab.bytes), ControlMessage.isSlabSize(bytes) else {
+            throw UsageError("--slab \(slab) must be a power of two from 64KiB to 1GiB")
+        }
+        guard pool.capacity >= slab else {
+            throw UsageError("--capacity \(pool.capacity) is less than one slab of \(slab)")
+        }
+        if let autoLease, autoLease.bytes == 0 || autoLease > PoolLimits.leaseBytesMax {
+            throw UsageError("--auto-lease \(autoLease) must be 1B to \(PoolLimits.leaseBytesMax)")
+        }
+        if keys == nil, let open = nbd.first(where: { !$0.isLocal }) {
+            throw UsageError(
+                "--nbd \(open) can be reached from other machines; give --auth-file, or loopback")
+        }
+        if keys != nil, let first = nbd.first {
+            throw UsageError(
+                "--nbd \(first) with --auth-file needs TLS, which is not in this build; drop one")
+        }
+        if !admin.isLocal {
+            throw UsageError("--admin \(admin) is not local; use loopback or a unix socket")
+        }
+    }
+}
+
+/// Where the admin API is.
+func defaultAdmin(_ invocation: Invocation) -> Endpoint {
+    invocation.endpointIfSet("admin")
+        ?? .unix(path: "\(runtimeDirectory())/memserver-admin.sock")
+}
+
+private func readKeys(_ path: String) throws -> [SharedKey] {
+    let text: String
+    do throws(SystemError) {
+        text = try readSmallText(path)
+    } catch {
+        throw CommandFailure(
+            .badConfiguration, "--auth-file \(path): \(error.reason); make it with psktool")
+    }
+    let keys: [SharedKey]
+    do throws(KeyFileError) {
+        keys = try SharedKey.parse(text)
+    } catch {
+        throw CommandFailure(.badConfiguration, "--auth-file \(path): \(error)")
+    }
+    guard !keys.isEmpty else {
+        throw CommandFailure(
+            .badConfiguration, "--auth-file \(path) has no key; add one with psktool")
+    }
+    return keys
+}
