@@ -123,7 +123,9 @@ package func processStart(_ pid: Int32) -> UInt64? {
         // The name in parentheses may hold anything: fields are counted from its end.
         guard let close = text.lastIndex(of: ")") else { return nil }
         let fields = text[text.index(after: close)...].split(separator: " ")
-        return fields.count > 19 ? UInt64(fields[19]) : nil
+        // A process that nobody has waited for yet is gone all the same.
+        guard fields.count > 19, fields[0] != "Z", fields[0] != "X" else { return nil }
+        return UInt64(fields[19])
     } catch {
         return nil
     }

@@ -30,6 +30,8 @@ package enum WorkerEnd: Equatable, Sendable {
     private let header: UnsafeMutablePointer<fuse_out_header>
     private let body: UnsafeMutableRawPointer
     private static let bodyBytes = 256
+    /// Keeps the reads of `touch` from being optimised away.
+    private(set) package var touched: UInt8 = 0
 
     /// - Parameter spin: how long to poll for the next request before sleeping, nanoseconds; 0 sleeps
     ///   at once. The descriptor must be non-blocking when it is not 0.
@@ -143,11 +145,27 @@ package enum WorkerEnd: Equatable, Sendable {
         do throws(FabricError) {
             let filled = unsafe try path.load(range, staging: staging, vectors: vectors + 1)
             unsafe counters.add(.pagesIn, range.count)
+            touch(vectors: filled)
             answer(unique, vectors: filled, bytes: count)
         } catch {
             unsafe counters.add(.loadFailed)
             answer(unique, error: EIO)
         }
+    }
+
+    /// Maps every page of the answer before the kernel copies it. A copy that has to fault and finds this
+    /// process killed meanwhile does not leave the request unanswered: the kernel ends it with EIO
+    /// (fuse_dev_do_write), which is a SIGBUS for whoever waits. Touched here, a kill finds the request
+    /// unanswered, and the successor answers it. The pages stay mapped: all memory is locked on fault.
+    private func touch(vectors count: Int) {
+        var sum: UInt8 = 0
+        for index in 1...count {
+            let vector = unsafe vectors[index]
+            for offset in stride(from: 0, to: unsafe vector.iov_len, by: pageBytes) {
+                sum &+= unsafe vector.iov_base.load(fromByteOffset: offset, as: UInt8.self)
+            }
+        }
+        touched &+= sum
     }
 
     private func serveStore(_ unique: UInt64, offset: UInt64, count: Int, answerOnly: Bool) {
