@@ -18,7 +18,10 @@ package struct PhaseResult: Sendable {
 
 /// Latencies and outcomes of a set of requests. Percentiles are exact: nearest rank of all answers, failed ones included.
 package struct RequestFigures: Equatable, Sendable {
+    /// Measured ones: without the warm-up.
     package var requests = 0
+    package var warmUpRequests = 0
+    /// Of all, the warm-up included, as are failed ones and cold starts.
     package var wrong = 0
     package var failed = 0
     package var coldStarts = 0
@@ -35,8 +38,12 @@ package struct RequestFigures: Equatable, Sendable {
             case .failed: failed += 1
             case .right: break
             }
-            requests += 1
             if result.isCold { coldStarts += 1 }
+            if result.isWarmUp {
+                warmUpRequests += 1
+                continue
+            }
+            requests += 1
             latencies.append(result.latency)
         }
         latencies.sort()
@@ -52,7 +59,8 @@ package struct RequestFigures: Equatable, Sendable {
 
     package var json: JSONValue {
         [
-            "requests": JSONValue(requests), "wrong": JSONValue(wrong), "failed": JSONValue(failed),
+            "requests": JSONValue(requests), "warm_up_requests": JSONValue(warmUpRequests),
+            "wrong": JSONValue(wrong), "failed": JSONValue(failed),
             "cold_starts": JSONValue(coldStarts), "p50_us": JSONValue(p50.microseconds),
             "p95_us": JSONValue(p95.microseconds), "p99_us": JSONValue(p99.microseconds),
         ]

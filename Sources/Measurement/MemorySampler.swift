@@ -52,19 +52,22 @@ package final class MemorySampler: Sendable {
     private let gateway: Endpoint
     private let controller: Endpoint?
     private let interval: Nanoseconds
+    /// On the monotonic clock: samples before it count what moved, not what is held.
+    private let measuredFrom: Int64
     private let groups: ControlGroups
     private let state = Mutex(State())
     private let isStopping = Atomic<Bool>(false)
     private let thread = Mutex<WorkerThread?>(nil)
 
-    /// Starts sampling. `controller` is offloadd, where it runs.
+    /// Starts sampling. `controller` is offloadd, where it runs. What containers hold is averaged from the end of the warm-up.
     package init(
-        gateway: Endpoint, controller: Endpoint?, functions: [String],
+        gateway: Endpoint, controller: Endpoint?, functions: [String], warmUp: Nanoseconds = .zero,
         interval: Nanoseconds = .milliseconds(250)
     ) throws(SystemError) {
         self.gateway = gateway
         self.controller = controller
         self.interval = interval
+        measuredFrom = monotonicNow() + warmUp.nanoseconds
         guard let groups = try ControlGroups.discover() else {
             throw SystemError(call: "find the memory controller", code: 19)
         }
@@ -132,8 +135,12 @@ package final class MemorySampler: Sendable {
             uses.append((id, function, phase == "idle", use))
         }
         state.withLock { state in
+            for (id, function, _, use) in uses {
+                state.moved[id, default: Moved(function: function)].back = use.refaults ?? 0
+            }
+            guard monotonicNow() >= measuredFrom else { return }
             for name in state.figures.keys { state.figures[name]?.samples += 1 }
-            for (id, function, isIdle, use) in uses {
+            for (_, function, isIdle, use) in uses {
                 state.figures[function]?.localSum += Double(use.local.bytes)
                 state.figures[function]?.farSum += Double(use.far?.bytes ?? 0)
                 state.figures[function]?.containerSum += 1
@@ -141,7 +148,6 @@ package final class MemorySampler: Sendable {
                     state.figures[function]?.idleLocalSum += Double(use.local.bytes)
                     state.figures[function]?.idleSum += 1
                 }
-                state.moved[id, default: Moved(function: function)].back = use.refaults ?? 0
             }
         }
     }

@@ -17,6 +17,8 @@ package struct RequestResult: Equatable, Sendable {
     }
 
     package var function: Int
+    /// Sent during the warm-up: verified, and left out of the latencies.
+    package var isWarmUp = false
     package var outcome: Outcome
     /// From the moment it was due to its answer.
     package var latency: Nanoseconds
@@ -81,6 +83,8 @@ package struct Replay: Sendable {
     package var schedule: RequestSchedule
     package var gateway: Endpoint
     package var reference: ReferenceAnswers
+    /// Requests due before this are warm-up.
+    package var warmUp = Nanoseconds.zero
     /// Requests under way at a time. A request that finds all busy is late, and its latency says so.
     package var workers = 64
 
@@ -119,7 +123,8 @@ package struct Replay: Sendable {
         _ cancellation: Cancellation
     ) -> RequestResult {
         var result = RequestResult(
-            function: request.function, outcome: .skipped, latency: .zero, isCold: false)
+            function: request.function, isWarmUp: request.due < warmUp, outcome: .skipped,
+            latency: .zero, isCold: false)
         let due = start + request.due.nanoseconds
         while true {
             if cancellation.isCancelled { return result }

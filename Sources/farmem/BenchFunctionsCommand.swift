@@ -28,19 +28,25 @@ let benchFunctionsCommand = Command(
     options: [
         Option("trace", .string, placeholder: "FILE|DIR", help: "Azure Functions trace to replay."),
         Option(
-            "speedup", .integer(1...10_000), default: "10",
+            "speedup", .integer(1...10_000), default: "5",
             help: "Compress the trace's time so many times."),
         Option(
             "seed", .integer(0...Int64.max), default: "1",
             help: "Of the generated trace and of all choices."),
-        Option("duration", .duration, default: "3m", help: "Real time of each of the two replays."),
+        Option(
+            "duration", .duration, default: "200s", help: "Real time of each of the two replays."),
+        Option(
+            "warm-up", .duration, default: "60s",
+            help:
+                "Part of each replay that is verified but not measured: cold starts, and the controller learning. At most half of it."
+        ),
         Option(
             "start", .duration, default: "0s", help: "Where in the trace to begin, in its time."),
         Option(
             "functions", .string, placeholder: "LIST",
             help: "Some of \(knownFunctions.joined(separator: ",")) (default all)."),
         Option(
-            "trace-functions", .integer(1...512), default: "20",
+            "trace-functions", .integer(1...512), default: "60",
             help: "Most functions of the trace; of more a seeded sample."),
         Option(
             "rate-max", .integer(1...1000), default: "6",
@@ -69,6 +75,7 @@ struct FunctionBenchSettings: Sendable {
     var speedup: Int
     var seed: UInt64
     var duration: Nanoseconds
+    var warmUp: Nanoseconds
     var start: Nanoseconds
     var functions: [String]
     var traceFunctions: Int
@@ -87,6 +94,7 @@ struct FunctionBenchSettings: Sendable {
         speedup = invocation.integer("speedup")
         seed = UInt64(invocation.integer("seed"))
         duration = invocation.duration("duration")
+        warmUp = min(invocation.duration("warm-up"), Nanoseconds(duration.nanoseconds / 2))
         start = invocation.duration("start")
         traceFunctions = invocation.integer("trace-functions")
         rateMax = invocation.integer("rate-max")

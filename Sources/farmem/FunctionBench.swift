@@ -79,10 +79,13 @@ struct FunctionBench: Sendable {
         if offloads { controller = try startOffloading(processes) }
         let gateway = try startGateway(processes, offloads: offloads)
         let sampler = try MemorySampler(
-            gateway: gateway, controller: controller, functions: schedule.functions)
-        let replay = Replay(schedule: schedule, gateway: gateway, reference: reference)
+            gateway: gateway, controller: controller, functions: schedule.functions,
+            warmUp: settings.warmUp)
+        var replay = Replay(schedule: schedule, gateway: gateway, reference: reference)
+        replay.warmUp = settings.warmUp
+        let ready = replay
         let outcome = Result { () throws(SystemError) in
-            try replay.run(cancellation: cancellation)
+            try ready.run(cancellation: cancellation)
         }
         let memory = sampler.stop()
         let results = try outcome.get()

@@ -28,7 +28,8 @@ struct FunctionBenchReport {
             "\nidle MiB: average local memory of one idle container; far MiB: all containers of the function, on average."
         text +=
             "\n\"with\" columns: with offloading. Trace: \(trace.source), \(trace.functions.count) functions, "
-        text += "speedup \(settings.speedup), seed \(settings.seed).\n"
+        text +=
+            "speedup \(settings.speedup), seed \(settings.seed); the first \(settings.warmUp) are warm-up (\(comparison.all.without.warmUpRequests) requests, not measured; cold starts and pages are counted throughout).\n"
         for note in trace.notes { text += "Trace: \(note).\n" }
         return text + "\n" + verdict + "\n"
     }
@@ -55,7 +56,9 @@ struct FunctionBenchReport {
         let saving = comparison.all.idleSaving.map { fixed($0 * 100, 0) } ?? "?"
         let change =
             comparison.all.p95Change.map { ($0 < 0 ? "" : "+") + fixed($0 * 100, 1) } ?? "?"
-        let total = comparison.all.without.requests + comparison.all.with.requests
+        let total =
+            comparison.all.without.requests + comparison.all.with.requests
+            + comparison.all.without.warmUpRequests + comparison.all.with.warmUpRequests
         return
             "\(isWell ? "PASS" : "MISSED"): idle containers hold \(saving) % less local memory (promised: 50), "
             + "p95 \(change) % (at most +10), \(comparison.wrong) wrong and \(comparison.failed) missing "
@@ -67,6 +70,7 @@ struct FunctionBenchReport {
             "schema": 1, "benchmark": "functions", "verdict": JSONValue(verdict),
             "seed": JSONValue(settings.seed), "speedup": JSONValue(settings.speedup),
             "duration_ms": JSONValue(settings.duration.milliseconds),
+            "warm_up_ms": JSONValue(settings.warmUp.milliseconds),
             "keep_alive_ms": JSONValue(settings.compressed(settings.keepAlive).milliseconds),
             "trace": [
                 "source": JSONValue(trace.source), "functions": JSONValue(trace.functions.count),
