@@ -155,6 +155,7 @@ let package = Package(
         tests("MemoryPoolTests", ["MemoryPool", "TestSupport"]),
         tests("MemoryServerTests", [
             "MemoryServer", "PoolProtocol", "FarMemory", "LinuxSystem", "Telemetry", "TestSupport",
+            "Fabric", "FabricNBD", "CLinuxShims",
         ]),
         tests("FabricTests", [
             "Fabric", "FabricShm", "FabricNBD", "FabricSimulator", "TestSupport",

@@ -199,19 +199,17 @@ package protocol ExportBacking: AnyObject, Sendable {
         return true
     }
 
-    /// Lets `body` fill a part of a prepared range, unless its pages have been discarded meanwhile: then
-    /// it gets scratch memory, for a discarded slab must not be touched. `body` must not block.
-    func fill(
-        offset: UInt64, count: Int, scratch: UnsafeMutableRawPointer,
-        _ body: (UnsafeMutableRawPointer) -> Int
-    ) -> Int {
+    /// Where to put a part of a prepared range, until `endFill`, before which nothing may block. nil when its
+    /// pages have been discarded meanwhile: a discarded slab must not be touched.
+    func beginFill(offset: UInt64, count: Int) -> UnsafeMutableRawPointer? {
         precondition(count > 0 && offset + UInt64(count) <= sizeBytes, "a store inside the export")
         let first = Int(offset) / pageBytes
         let end = (Int(offset) + count + pageBytes - 1) / pageBytes
         enter()
-        defer { leave() }
-        return unsafe body(areStored(first, end) ? base + Int(offset) : scratch)
+        return unsafe areStored(first, end) ? base + Int(offset) : nil
     }
+
+    func endFill() { leave() }
 
     // MARK: Discards and zeros
 

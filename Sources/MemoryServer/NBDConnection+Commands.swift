@@ -64,7 +64,9 @@ extension NBDConnection {
         var known: NBDCommandFlags = .fua
         switch request.command {
         case .read: known.insert(.dontFragment)
-        case .writeZeroes: known.formUnion([.noHole, .fastZero])
+        case .writeZeroes:
+            known.insert(.noHole)
+            known.insert(.fastZero)
         case .blockStatus: known.insert(.requireOne)
         default: break
         }

@@ -251,23 +251,16 @@ struct NBDAgreement {
     ) throws(NBDStop) -> Int {
         let left = deadline - monotonicNow()
         guard left > 0, transport.waitReadable(left) else { throw .requestTimeout }
-        var failure: TransportEnd?
-        let take = { (place: UnsafeMutableRawPointer) -> Int in
-            do throws(TransportEnd) {
-                return unsafe try self.transport.receive(place, count, wait: false)
-            } catch {
-                failure = error
-                return 0
+        do throws(TransportEnd) {
+            guard let offset else {
+                return unsafe try transport.receive(scratch, count, wait: false)
             }
+            let place = unsafe memory.beginFill(offset: offset, count: count)
+            defer { memory.endFill() }
+            return unsafe try transport.receive(place ?? scratch, count, wait: false)
+        } catch {
+            throw .malformed
         }
-        let got: Int
-        if let offset {
-            got = unsafe memory.fill(offset: offset, count: count, scratch: scratch, take)
-        } else {
-            got = unsafe take(scratch)
-        }
-        if failure != nil { throw .malformed }
-        return got
     }
 }
 

@@ -12,9 +12,10 @@ final class ScratchBacking: ExportBacking {
     private let capacity: Int
     let sizeBytes: UInt64
     let slabPages = 256
-    let epoch: UInt64 = 77
+    let epoch: UInt64
 
-    init(mebibytes: Int, capacity: Int? = nil) throws(SystemError) {
+    init(mebibytes: Int, capacity: Int? = nil, epoch: UInt64 = 77) throws(SystemError) {
+        self.epoch = epoch
         sizeBytes = UInt64(mebibytes) << 20
         self.capacity = capacity ?? mebibytes
         memory = try MemoryMapping(anonymous: mebibytes << 20)
@@ -54,8 +55,8 @@ struct ScratchExports: NBDExports {
     let backing: ScratchBacking
     let memory: ExportMemory
 
-    init(mebibytes: Int, capacity: Int? = nil) throws(SystemError) {
-        backing = try ScratchBacking(mebibytes: mebibytes, capacity: capacity)
+    init(mebibytes: Int, capacity: Int? = nil, epoch: UInt64 = 77) throws(SystemError) {
+        backing = try ScratchBacking(mebibytes: mebibytes, capacity: capacity, epoch: epoch)
         memory = ExportMemory(backing)
     }
 
