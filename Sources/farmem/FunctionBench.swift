@@ -13,16 +13,18 @@ struct FunctionBench: Sendable {
     let cancellation: Cancellation
 
     private static let swapName = "bench0"
+    private static let poolPrefix = "farmem-bench-"
 
     func run(keepLogs: Bool) throws -> FunctionComparison {
         let processes = try BenchProcesses(logLevel: settings.logLevel)
         cleanLeftovers(processes)
         var isWell = false
         defer {
-            for problem in processes.tearDown() { printError("farmem: \(problem)") }
-            if isWell && !keepLogs {
+            let problems = processes.tearDown()
+            for problem in problems { printError("farmem: \(problem)") }
+            if (isWell || cancellation.isCancelled) && problems.isEmpty && !keepLogs {
                 processes.removeDirectory()
-            } else if !cancellation.isCancelled {
+            } else {
                 printError("farmem: logs are in \(processes.directory)")
             }
         }
@@ -44,8 +46,13 @@ struct FunctionBench: Sendable {
         if cancellation.isCancelled { throw CommandFailure(.tryAgain, "interrupted") }
     }
 
-    /// What a benchmark that was killed left behind: a device of our name in our own runtime directory.
+    /// What a benchmark that was killed left behind: a device of our name in our own runtime directory, and pools. The lock
+    /// says that no other benchmark runs.
     private func cleanLeftovers(_ processes: BenchProcesses) {
+        defer {
+            for name in (try? directoryEntries("/dev/shm")) ?? []
+            where name.hasPrefix(Self.poolPrefix) { try? removePool("/dev/shm/\(name)") }
+        }
         guard fileExists("\(processes.directory)/swap/\(Self.swapName)") else { return }
         say("detaching the swap device that an earlier benchmark left")
         do {
@@ -145,12 +152,9 @@ struct FunctionBench: Sendable {
 
     /// A pool on tmpfs in a directory of its own.
     private func startMemoryServer(_ processes: BenchProcesses) throws -> String {
-        let pool = "/dev/shm/farmem-bench-\(getpid())"
+        let pool = "/dev/shm/\(Self.poolPrefix)\(getpid())"
         try makeDirectories(pool, mode: 0o700)
-        processes.onTearDown("pool") {
-            for name in try directoryEntries(pool) { _ = unsafe unlink("\(pool)/\(name)") }
-            guard unsafe rmdir(pool) == 0 else { throw SystemError.last("remove \(pool)") }
-        }
+        processes.onTearDown("pool") { try removePool(pool) }
         let socket = "\(processes.directory)/memserver.sock"
         try processes.start(
             "memserver",
@@ -160,6 +164,11 @@ struct FunctionBench: Sendable {
                 "--admin", "unix:\(processes.directory)/memserver-admin.sock",
             ])
         return "shm:\(socket)"
+    }
+
+    private func removePool(_ pool: String) throws(SystemError) {
+        for name in try directoryEntries(pool) { _ = unsafe unlink("\(pool)/\(name)") }
+        guard unsafe rmdir(pool) == 0 else { throw SystemError.last("remove \(pool)") }
     }
 
     /// Milliseconds, at least one.
