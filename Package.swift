@@ -152,7 +152,7 @@ let package = Package(
             "HTTPEndpoint", "FarMemory", "JSONText", "LinuxSystem", "TestSupport",
         ]),
         tests("PoolProtocolTests", ["PoolProtocol", "FarMemory", "TestSupport"]),
-        tests("MemoryPoolTests", ["MemoryPool", "TestSupport"]),
+        tests("MemoryPoolTests", ["MemoryPool", "LinuxSystem", "FarMemory", "TestSupport"]),
         tests("MemoryServerTests", [
             "MemoryServer", "PoolProtocol", "FarMemory", "LinuxSystem", "Telemetry", "TestSupport",
             "Fabric", "FabricNBD", "CLinuxShims",
