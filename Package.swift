@@ -158,7 +158,8 @@ let package = Package(
             "Fabric", "FabricNBD", "CLinuxShims",
         ]),
         tests("FabricTests", [
-            "Fabric", "FabricShm", "FabricNBD", "FabricSimulator", "TestSupport",
+            "Fabric", "FabricShm", "FabricNBD", "FabricSimulator", "MemoryServer", "MemoryPool",
+            "PoolProtocol", "LinuxSystem", "FarMemory", "Telemetry", "TestSupport",
         ]),
         tests("SwapDeviceTests", [
             "SwapDevice", "Fabric", "FabricSimulator", "FarMemory", "LinuxSystem", "CSwapShims",
@@ -177,7 +178,8 @@ let package = Package(
             "WorkloadSimulation", "TestSupport",
         ]),
         tests("IntegrationTests", [
-            "TestSupport", "LinuxSystem", "HTTPEndpoint", "JSONText", "FarMemory",
+            "TestSupport", "LinuxSystem", "HTTPEndpoint", "JSONText", "FarMemory", "Fabric",
+            "FabricShm", "PoolProtocol",
         ]),
     ]
 )

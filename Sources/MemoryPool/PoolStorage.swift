@@ -29,9 +29,19 @@ struct PoolStorage: ~Copyable, Sendable {
         let lock = try wrapping { () throws(SystemError) in
             try FileDescriptor.open("\(directory)/lock", O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600)
         }
-        let isOurs = try wrapping { () throws(SystemError) in try lock.lock() }
-        guard isOurs else { throw .poolInUse(directory) }
+        guard try Self.take(lock) else { throw .poolInUse(directory) }
         self.lock = consume lock
+    }
+
+    /// Takes the lock; false when another keeps it. A predecessor that was just killed keeps it until the
+    /// kernel has taken its memory apart, so a second is worth waiting.
+    private static func take(_ lock: borrowing FileDescriptor) throws(PoolError) -> Bool {
+        let deadline = monotonicNow() + 1_000_000_000
+        while true {
+            let isOurs = try wrapping { () throws(SystemError) in try lock.lock() }
+            if isOurs || monotonicNow() > deadline { return isOurs }
+            sleepNanoseconds(5_000_000)
+        }
     }
 
     /// The path itself when it exists, else the nearest directory above it that does.

@@ -240,7 +240,7 @@ struct MemoryPoolTests {
             for _ in 0..<400 {
                 if random.chance(1, in: 40) {
                     current = nil
-                    current = try pool(.mib(1))
+                    current = try self.pool(.mib(1))
                 }
                 let pool = try #require(current)
                 let name = "l\(random.below(3))"

@@ -1,0 +1,314 @@
+import Fabric
+import FabricShm
+import FarMemory
+import Glibc
+import HTTPEndpoint
+import JSONText
+import LinuxSystem
+import PoolProtocol
+import TestSupport
+import Testing
+
+/// A memserver process on a pool of its own.
+private final class Memserver {
+    let directory: TemporaryDirectory
+    private(set) var process: TestProcess
+    private let arguments: [String]
+
+    var socket: String { directory.file("s") }
+    var admin: Endpoint { .unix(path: directory.file("a")) }
+    var pool: String { directory.file("pool") }
+
+    init(_ more: [String] = [], capacity: String = "16MiB") throws {
+        directory = try TemporaryDirectory(inMemory: true)
+        arguments =
+            [
+                "serve", "--capacity", capacity, "--slab", "64KiB", "--pool",
+                directory.file("pool"), "--shm", directory.file("s"), "--admin",
+                "unix:\(directory.file("a"))",
+            ] + more
+        process = try TestProcess("memserver", arguments, ready: true)
+        try process.waitReady()
+    }
+
+    func restartAfterKill() throws {
+        try process.kill()
+        process = try TestProcess("memserver", arguments, ready: true)
+        try process.waitReady()
+    }
+
+    func run(_ words: [String]) throws -> (end: ChildEnd, output: String, error: String) {
+        try TestProcess.run("memserver", words + ["--admin", "\(admin)"])
+    }
+
+    func status() throws -> JSONValue {
+        let response = try HTTPClient(target: admin).request(
+            "GET", "/v1/status", timeout: .seconds(5))
+        return try JSONValue.parse(response.body)
+    }
+
+    func memory(_ names: [String]) throws -> Int {
+        let text = try readSmallText("/proc/\(process.pid)/status")
+        return text.split(separator: "\n").reduce(0) { sum, line in
+            let words = line.split(whereSeparator: { $0 == "\t" || $0 == " " })
+            guard words.count > 1, names.contains(String(words[0])) else { return sum }
+            return sum + (Int(words[1]) ?? 0) << 10
+        }
+    }
+}
+
+/// One page stored or loaded through a fabric.
+@safe private struct PageUser {
+    let fabric: FabricShm
+    let channel: any FabricChannel
+    private let buffer: UnsafeMutableRawPointer
+
+    init(_ server: Memserver, lease: String = "l", size: ByteCount = .mib(8)) throws {
+        fabric = try FabricShm.connect(
+            socket: server.socket, leaseName: lease, size: size, key: nil)
+        channel = try fabric.makeChannel()
+        unsafe buffer = .allocate(byteCount: pageBytes, alignment: pageBytes)
+    }
+
+    func store(_ page: Int, _ byte: UInt8) throws(FabricError) {
+        unsafe memset(buffer, Int32(byte), pageBytes)
+        try unsafe channel.store(
+            PageRange(first: UInt64(page), count: 1), from: UnsafeRawPointer(buffer),
+            deadline: monotonicNow() + 5_000_000_000)
+    }
+
+    func load(_ page: Int) throws(FabricError) -> [UInt8] {
+        var vector = unsafe iovec()
+        _ = try unsafe channel.load(
+            PageRange(first: UInt64(page), count: 1), staging: buffer, vectors: &vector,
+            deadline: monotonicNow() + 5_000_000_000)
+        return unsafe Array(UnsafeRawBufferPointer(start: vector.iov_base, count: pageBytes))
+    }
+}
+
+/// Bytes sent to the control socket as they are.
+private final class RawControl {
+    private let socket: FileDescriptor
+
+    init(_ server: Memserver) throws { socket = try connectUnix(server.socket) }
+
+    func send(_ bytes: [UInt8]) throws {
+        try unsafe bytes.withUnsafeBytes { try unsafe socket.send($0, descriptors: []) }
+    }
+
+    /// Whether the server hangs up within the time.
+    func isClosed(within seconds: Double) throws -> Bool {
+        let deadline = monotonicNow() + Int64(seconds * 1e9)
+        var byte: UInt8 = 0
+        while monotonicNow() < deadline {
+            guard try waitReady(socket.rawValue, .readable, timeout: deadline - monotonicNow())
+            else { return false }
+            if unsafe recv(socket.rawValue, &byte, 1, 0) <= 0 { return true }
+        }
+        return false
+    }
+}
+
+@Suite("memserver's pool, as a process", .serialized)
+struct MemserverPoolTests {
+    private static func word(_ page: Int, _ round: Int) -> UInt8 {
+        UInt8(truncatingIfNeeded: page &* 31 &+ round &* 7 | 1)
+    }
+
+    @Test("kill -9 under load and a restart lose no page")
+    func killAndRestart() throws {
+        let server = try Memserver()
+        let user = try PageUser(server)
+        var random = SeededRandom(seed: 4)
+        var model: [Int: UInt8] = [:]
+        for round in 0..<5 {
+            for _ in 0..<400 {
+                let page = random.below(1500)
+                try user.store(page, Self.word(page, round))
+                model[page] = Self.word(page, round)
+            }
+            try server.restartAfterKill()
+            let start = monotonicNow()
+            while user.fabric.state != .connected, monotonicNow() - start < 5_000_000_000 {
+                sleepNanoseconds(1_000_000)
+            }
+            #expect(user.fabric.state == .connected)
+            for (page, byte) in model {
+                try #require(
+                    user.load(page) == Array(repeating: byte, count: pageBytes), "page \(page)")
+            }
+        }
+        user.fabric.close(releaseLease: false)
+        let again = try PageUser(server)
+        for (page, byte) in model {
+            try #require(again.load(page) == Array(repeating: byte, count: pageBytes))
+        }
+        again.fabric.close(releaseLease: true)
+        #expect(try server.status()["granted_bytes"]?.integer == 0)
+    }
+
+    @Test("Releasing a lease gives its memory back to the machine")
+    func releaseFreesMemory() throws {
+        let server = try Memserver()
+        let user = try PageUser(server)
+        for page in 0..<1024 { try user.store(page, 1) }
+        let free = try fileSystemFacts(server.pool).availableBytes
+        #expect(try server.run(["lease", "release", "l"]).end == .exited(75), "it is in use")
+        user.fabric.close(releaseLease: false)
+        let run = try server.run(["lease", "release", "l"])
+        #expect(run.end == .exited(0), "\(run.error)")
+        // Others use the same tmpfs; 4 MiB were stored.
+        #expect(try fileSystemFacts(server.pool).availableBytes > free + (3 << 20))
+        #expect(try server.run(["lease", "release", "l"]).end == .exited(64))
+    }
+
+    @Test("The grace period ends a lease without a client")
+    func grace() throws {
+        let server = try Memserver(["--grace", "400ms"])
+        let user = try PageUser(server)
+        try user.store(0, 1)
+        sleepNanoseconds(800_000_000)
+        #expect(try server.status()["leases"]?.array?.count == 1)
+        user.fabric.close(releaseLease: false)
+        let deadline = monotonicNow() + 5_000_000_000
+        while try server.status()["leases"]?.array?.count != 0, monotonicNow() < deadline {
+            sleepNanoseconds(20_000_000)
+        }
+        #expect(try server.status()["leases"]?.array?.count == 0)
+        #expect(try server.status()["granted_bytes"]?.integer == 0)
+    }
+
+    @Test func leaseCommands() throws {
+        let server = try Memserver()
+        #expect(try server.run(["lease", "create", "web", "--size", "1MiB"]).end == .exited(0))
+        #expect(try server.run(["lease", "create", "web", "--size", "1MiB"]).end == .exited(75))
+        #expect(try server.run(["lease", "create", "a/b", "--size", "1MiB"]).end == .exited(64))
+        let list = try server.run(["lease", "list", "--json"])
+        let leases = try JSONValue.parse(Array(list.output.utf8))["leases"]?.array
+        #expect(leases?.first?["name"]?.string == "web")
+        #expect(try server.run(["status"]).output.contains("web"))
+        let metrics = try HTTPClient(target: server.admin).request(
+            "GET", "/metrics", timeout: .seconds(5))
+        #expect(metrics.text.contains("farmem_pool_capacity_bytes 16777216"))
+        #expect(try server.process.terminate() == .exited(0))
+        #expect(try server.run(["status"]).end == .exited(69))
+    }
+
+    @Test("Wrong starts: one line, an exit status, nothing changed")
+    func wrongStarts() throws {
+        let server = try Memserver()
+        let other = try TemporaryDirectory(inMemory: true)
+        let disk = try TemporaryDirectory()
+        let base = [
+            "serve", "--shm", other.file("s"), "--admin", "unix:\(other.file("a"))", "--capacity",
+        ]
+        let onTmpfs = fileSystemIsTmpfs(disk.path)
+        try replaceFile(disk.file("keys"), with: "alice\n")
+        let cases: [([String], Int32)] = [
+            (["16"], 64), (["16mb"], 64), (["0B"], 64), (["1MiB", "--slab", "3KiB"], 64),
+            (["1MiB", "--rdma", "10.0.0.1:50000"], 64),
+            (["1MiB", "--nbd", "tcp://0.0.0.0:10809"], 64),
+            (["1MiB", "--pool", server.pool], 75),
+            (["1MiB", "--pool", "/proc/farmem"], 64),
+            (["9999GiB", "--pool", other.file("p")], 64),
+            (["1MiB", "--auth-file", disk.file("keys")], 78),
+            (["1MiB", "--auth-file", disk.file("none")], 78),
+        ]
+        for (arguments, status) in cases {
+            let run = try TestProcess.run("memserver", base + arguments)
+            #expect(run.end == .exited(status), "\(arguments): \(run.error)")
+            #expect(run.error.hasPrefix("memserver: "), "\(run.error)")
+            #expect(run.error.filter { $0 == "\n" }.count == 1, "\(run.error)")
+        }
+        if !onTmpfs {
+            let run = try TestProcess.run(
+                "memserver", base + ["1MiB", "--pool", disk.file("pool")])
+            #expect(run.end == .exited(64) && run.error.contains("not on tmpfs"))
+            #expect(!fileExists(disk.file("pool")))
+        }
+        #expect(try directoryEntries(other.path) == [])
+    }
+
+    private func fileSystemIsTmpfs(_ path: String) -> Bool {
+        (try? fileSystemFacts(path))?.kind == .tmpfs
+    }
+
+    @Test func corruptManifest() throws {
+        let server = try Memserver()
+        _ = try server.run(["lease", "create", "web", "--size", "1MiB"])
+        try server.process.kill()
+        let text = try readSmallText("\(server.pool)/manifest")
+        try replaceFile("\(server.pool)/manifest", with: text.replacing("web", with: "wob"))
+        let run = try TestProcess.run(
+            "memserver",
+            [
+                "serve", "--capacity", "16MiB", "--pool", server.pool, "--shm", server.socket,
+                "--admin", "\(server.admin)",
+            ])
+        #expect(run.end == .exited(78))
+        #expect(run.error.contains("checksum") && run.error.filter { $0 == "\n" }.count == 1)
+        #expect(fileExists("\(server.pool)/lease-1.data"))
+    }
+
+    @Test("Malformed and slow control traffic harms nobody and grows nothing")
+    func hostileTraffic() throws {
+        let server = try Memserver()
+        let user = try PageUser(server)
+        try user.store(0, 9)
+        let hello = ControlMessage.hello(versions: 1...1, features: 0, clientName: "x")
+        var random = SeededRandom(seed: 8)
+        func attack(_ count: Int) throws {
+            for _ in 0..<count {
+                let raw = try RawControl(server)
+                var bytes = hello.encoded(cookie: 1)
+                if random.chance(1, in: 2) {
+                    bytes += ControlMessage.grant(SlabRange(first: 0, count: 4)).encoded(cookie: 2)
+                }
+                for _ in 0...random.below(4) {
+                    bytes[random.below(bytes.count)] = UInt8(truncatingIfNeeded: random.next())
+                }
+                if random.chance(1, in: 4) { bytes.removeLast(random.below(bytes.count)) }
+                do { try raw.send(bytes) } catch let error as SystemError {
+                    // Turned away before it was heard: there is a limit to sessions.
+                    try #require(error.code == EPIPE || error.code == ECONNRESET)
+                }
+            }
+        }
+        try attack(200)
+        let before = try server.memory(["RssAnon:"])
+        try attack(2000)
+        let page = random.below(1000)
+        try user.store(page, 3)
+        #expect(try user.load(page) == Array(repeating: 3, count: pageBytes))
+        #expect(try server.memory(["RssAnon:"]) < before + (2 << 20))
+        let huge = try RawControl(server)
+        try huge.send([0x46, 0x4D, 0x45, 0x4D, 1, 0, 1, 0, 0xFF, 0xFF, 0xFF, 0x7F, 0, 0, 0, 0])
+        #expect(try huge.isClosed(within: 2))
+        let slow = try RawControl(server)
+        try slow.send(Array(hello.encoded(cookie: 1).prefix(7)))
+        #expect(try slow.isClosed(within: 8))
+        #expect(try server.process.wait(seconds: 0) == .running)
+        user.fabric.close(releaseLease: true)
+    }
+
+    @Test("An idle server uses no processor and little memory beside its leases")
+    func footprint() throws {
+        let server = try Memserver(capacity: "256MiB")
+        let user = try PageUser(server, size: .mib(128))
+        for page in 0..<16_384 { try user.store(page, 1) }
+        sleepNanoseconds(1_000_000_000)
+        func ticks() throws -> Int {
+            let fields =
+                try readSmallText("/proc/\(server.process.pid)/stat")
+                .split(separator: ")").last?.split(separator: " ") ?? []
+            return (Int(fields[11]) ?? 0) + (Int(fields[12]) ?? 0)
+        }
+        let before = try ticks()
+        sleepNanoseconds(3_000_000_000)
+        #expect(try ticks() - before <= 1)
+        let beside = try server.memory(["RssAnon:", "RssFile:"])
+        // The figure of 16 MiB holds for the release build; a debug build maps more of itself.
+        #expect(beside < 64 << 20, "\(beside >> 10) KiB beside the leases")
+        user.fabric.close(releaseLease: true)
+    }
+}
