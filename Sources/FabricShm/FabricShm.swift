@@ -197,10 +197,18 @@ import Synchronization
                 lose(&loop, error)
             }
         }
-        guard loop.session != nil else { return }
+        finish(&loop)
+    }
+
+    /// Says goodbye. To give a lease back a connection is worth waiting for a moment; to keep it, not.
+    private func finish(_ loop: inout ControlLoop) {
+        let releases = stopping.load(ordering: .acquiring) == 2
+        let deadline = monotonicNow() + 2_000_000_000
+        while releases, loop.session == nil, state != .lost, monotonicNow() < deadline {
+            do throws(ShmSessionError) { try reconnect(&loop) } catch { lose(&loop, error) }
+        }
         do throws(ShmSessionError) {
-            try loop.session?.finish(
-                releaseLease: stopping.load(ordering: .acquiring) == 2)
+            try loop.session?.finish(releaseLease: releases)
         } catch {
             // The server keeps the lease for its grace period when it did not hear us.
         }

@@ -270,9 +270,8 @@ struct MemoryPoolTests {
                     let bytes = try bytesInMemory(status.lease)
                     #expect(bytes == UInt64(slabs.count) << 16, "\(seed)")
                 }
-                #expect(
-                    pool.grantedBytes.bytes == UInt64(model.values.reduce(0) { $0 + $1.count }) << 16
-                )
+                let slabs = model.values.reduce(0) { $0 + $1.count }
+                #expect(pool.grantedBytes.bytes == UInt64(slabs) << 16, "\(seed)")
             }
             current = nil
             removeTree(path)
