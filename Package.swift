@@ -70,17 +70,21 @@ let package = Package(
 
         // Data plane: no Foundation, no async, nothing allocated per request.
         library("PoolProtocol", ["CWireFormat", "FarMemory"]),
+        library("TransportSecurity", [
+            "PoolProtocol", "LinuxSystem", "CLinuxShims", "CGnuTLS",
+        ]),
         library("MemoryPool", ["FarMemory", "LinuxSystem", "CWireFormat"]),
         library("MemoryServer", [
-            "MemoryPool", "PoolProtocol", "LinuxSystem", "Telemetry", "FarMemory", "CGnuTLS",
-            "CLinuxShims",
+            "MemoryPool", "TransportSecurity", "PoolProtocol", "LinuxSystem", "Telemetry",
+            "FarMemory", "CGnuTLS", "CLinuxShims",
         ]),
         library("Fabric", ["FarMemory"]),
         library("FabricShm", [
             "Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CWireFormat", "CGnuTLS",
         ]),
         library("FabricNBD", [
-            "Fabric", "PoolProtocol", "LinuxSystem", "FarMemory", "CGnuTLS", "CLinuxShims",
+            "Fabric", "TransportSecurity", "PoolProtocol", "LinuxSystem", "FarMemory",
+            "CLinuxShims",
         ]),
         library("FabricDRAM", ["Fabric", "LinuxSystem", "FarMemory"]),
         library("FabricSimulator", ["Fabric", "FarMemory"]),
@@ -105,7 +109,7 @@ let package = Package(
 
         // Programs: wiring only.
         program("memserver", [
-            "MemoryServer", "MemoryPool", "PoolProtocol", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry",
+            "MemoryServer", "MemoryPool", "TransportSecurity", "PoolProtocol", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry",
             "JSONText", "FarMemory",
         ]),
         program("farswap", [
@@ -155,7 +159,7 @@ let package = Package(
         tests("MemoryPoolTests", ["MemoryPool", "LinuxSystem", "FarMemory", "TestSupport"]),
         tests("MemoryServerTests", [
             "MemoryServer", "PoolProtocol", "FarMemory", "LinuxSystem", "Telemetry", "TestSupport",
-            "Fabric", "FabricNBD", "CLinuxShims",
+            "Fabric", "FabricNBD", "TransportSecurity", "CLinuxShims",
         ]),
         tests("FabricTests", [
             "Fabric", "FabricShm", "FabricNBD", "FabricSimulator", "MemoryServer", "MemoryPool",

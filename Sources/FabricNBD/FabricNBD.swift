@@ -13,6 +13,7 @@ import Glibc
 import LinuxSystem
 package import PoolProtocol
 import Synchronization
+package import TransportSecurity
 
 /// Far memory in an NBD export.
 package final class FabricNBD: Fabric {
@@ -26,11 +27,19 @@ package final class FabricNBD: Fabric {
     private let made = Atomic<Int>(0)
 
     /// Connects to learn the export's size. The connection becomes the first channel's.
-    /// - Parameter deadline: on the monotonic clock.
+    /// - Parameters:
+    ///   - security: for `nbds`; nil takes what the URI says (NBDURI.clientCredentials).
+    ///   - deadline: on the monotonic clock.
     package init(
-        _ uri: NBDURI, security: NBDClientSecurity? = nil, deadline: Int64
+        _ uri: NBDURI, security: TLSCredentials? = nil, deadline: Int64
     ) throws(NBDConnectError) {
-        let target = NBDTarget(uri: uri, security: security)
+        let own: TLSCredentials?
+        do throws(TLSError) {
+            if let security { own = security } else { own = try uri.clientCredentials() }
+        } catch {
+            throw .security(error.description)
+        }
+        let target = NBDTarget(uri: uri, security: own)
         self.target = target
         shared = NBDLink(target, tally)
         let facts = try shared.connectFirst(deadline: deadline)
@@ -68,11 +77,11 @@ package final class FabricNBD: Fabric {
 /// What all connections of one fabric have in common.
 final class NBDTarget: Sendable {
     let uri: NBDURI
-    let security: NBDClientSecurity?
+    let security: TLSCredentials?
     /// Set by the first connection; later ones must find the same lease.
     let facts = Mutex<NBDExportFacts?>(nil)
 
-    init(uri: NBDURI, security: NBDClientSecurity?) {
+    init(uri: NBDURI, security: TLSCredentials?) {
         self.uri = uri
         self.security = security
     }

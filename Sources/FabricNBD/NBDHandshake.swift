@@ -2,6 +2,7 @@ package import FarMemory
 import Glibc
 package import LinuxSystem
 package import PoolProtocol
+import TransportSecurity
 
 /// Why a connection to an NBD server could not be made.
 package enum NBDConnectError: Error, Equatable, Sendable {
@@ -74,7 +75,7 @@ package enum NBDHandshake {
 
     /// Connects and negotiates; `client` fences older connections of the same name.
     static func negotiate(
-        _ uri: NBDURI, client: [UInt8]?, security: NBDClientSecurity?, deadline: Int64
+        _ uri: NBDURI, client: [UInt8]?, security: TLSCredentials?, deadline: Int64
     ) throws(NBDConnectError) -> (NBDSocket, NBDExportFacts) {
         let socket = try open(uri.endpoint, deadline)
         do throws(NBDSocketError) {

@@ -5,6 +5,7 @@ import Glibc
 import LinuxSystem
 import PoolProtocol
 import Synchronization
+import TransportSecurity
 
 /// One connection that comes back: requests wait for it within their deadlines.
 final class NBDLink: Sendable {

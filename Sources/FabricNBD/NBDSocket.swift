@@ -1,6 +1,7 @@
 import CLinuxShims
 import Glibc
 import LinuxSystem
+import TransportSecurity
 
 /// Why bytes could not be exchanged.
 enum NBDSocketError: Error {
@@ -16,6 +17,9 @@ enum NBDSocketError: Error {
     // SAFETY of @unchecked Sendable: a socket is handed on whole, or used under its link's lock.
 
     private var descriptor: Int32
+    var number: Int32 { descriptor }
+    /// nil in the clear.
+    var session: TLSSession?
     /// Room for a header of either direction, and for its vector and the data's.
     let header = UnsafeMutableRawPointer.allocate(byteCount: 32, alignment: 8)
     let parts = UnsafeMutablePointer<iovec>.allocate(capacity: 2)
@@ -26,6 +30,8 @@ enum NBDSocketError: Error {
     }
 
     deinit {
+        session?.end()
+        session = nil
         if descriptor >= 0 { close(descriptor) }
         unsafe header.deallocate()
         unsafe parts.deallocate()
@@ -41,6 +47,7 @@ enum NBDSocketError: Error {
     func send(
         _ vectors: UnsafeMutablePointer<iovec>, _ count: Int, _ deadline: Int64
     ) throws(NBDSocketError) {
+        if session != nil { return unsafe try sendSealed(vectors, count, deadline) }
         var index = 0
         while index < count {
             var moved = unsafe fm_sendv_no_signal(descriptor, vectors + index, count - index)
@@ -58,6 +65,9 @@ enum NBDSocketError: Error {
         _ vectors: UnsafeMutablePointer<iovec>, _ count: Int, minimum: Int, spin: Int64,
         _ deadline: Int64
     ) throws(NBDSocketError) -> Int {
+        if session != nil {
+            return unsafe try receiveSealed(vectors, count, minimum: minimum, deadline)
+        }
         var index = 0
         var total = 0
         let spinEnd = spin > 0 ? monotonicNow() + spin : 0

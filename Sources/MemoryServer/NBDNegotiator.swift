@@ -1,11 +1,17 @@
 import LinuxSystem
 import PoolProtocol
+import TransportSecurity
 
 /// Why a negotiation ended without an export.
 struct NBDRefusal: Error {
     let end: NBDConnectionEnd
+    /// More than the end says, for the log.
+    var reason = ""
 
-    init(_ end: NBDConnectionEnd) { self.end = end }
+    init(_ end: NBDConnectionEnd, _ reason: String = "") {
+        self.end = end
+        self.reason = reason
+    }
     init(_ end: TransportEnd) { self.end = end == .timedOut ? .handshakeTimeout : .closed }
 }
 
@@ -69,7 +75,7 @@ struct NBDNegotiator {
             try startTLS(data)
             return nil
         }
-        if security.isForced && !transport.isEncrypted {
+        if security.credentials != nil && !transport.isEncrypted {
             if option == .exportName { throw NBDRefusal(.refused) }
             try reply(option, .tlsRequired, "this server speaks only TLS: use nbds:// with a key")
             return nil
@@ -90,9 +96,16 @@ struct NBDNegotiator {
 
     private mutating func startTLS(_ data: [UInt8]) throws(NBDRefusal) {
         guard data.isEmpty, !transport.isEncrypted else { return try reply(.startTLS, .invalid) }
-        guard let context = security.context else { return try reply(.startTLS, .policy) }
+        guard let credentials = security.credentials else { return try reply(.startTLS, .policy) }
         try reply(.startTLS, .acknowledge)
-        guard transport.encrypt(context, deadline: deadline) else { throw NBDRefusal(.refused) }
+        do throws(TLSError) {
+            try transport.encrypt(credentials, deadline: deadline)
+        } catch {
+            throw NBDRefusal(.refused, error.description)
+        }
+        guard transport.identity != nil || !security.needsIdentity else {
+            throw NBDRefusal(.refused, "the client proved no key and no certificate")
+        }
         // What was agreed in the clear does not count.
         structured = false
         contextExport = nil

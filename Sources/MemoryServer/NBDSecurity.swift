@@ -1,15 +1,14 @@
-/// What TLS a listener offers.
-package struct NBDSecurity: Sendable {
-    /// nil: no TLS.
-    package var context: TLSContext?
-    /// Nothing is told or served in the clear.
-    package var isForced: Bool
+package import TransportSecurity
 
-    package init(context: TLSContext? = nil, isForced: Bool = false) {
-        self.context = context
-        self.isForced = isForced
+/// What TLS a listener asks of its clients.
+package struct NBDSecurity: Sendable {
+    /// nil: no TLS. Otherwise nothing is told or served in the clear.
+    package var credentials: TLSCredentials?
+    /// A client must have proved who it is, by a key or a certificate; encryption alone is not enough.
+    package var needsIdentity: Bool
+
+    package init(credentials: TLSCredentials? = nil, needsIdentity: Bool = false) {
+        self.credentials = credentials
+        self.needsIdentity = needsIdentity
     }
 }
-
-/// Keys and certificates of the server.
-package final class TLSContext: Sendable {}

@@ -159,14 +159,19 @@ package final class NBDServer: Sendable {
         } catch {
             return .closed
         }
-        let transport = NBDTransport(descriptor: raw)
+        let transport = NBDTransport(descriptor: raw, sendTimeout: limits.send.nanoseconds)
         defer { transport.end() }
         var negotiator = NBDNegotiator(
             transport, exports: exports, security: security,
             deadline: monotonicNow() + limits.handshake.nanoseconds
         ) { self.fence($0, slot, deadline: $1) }
         let agreed: (NBDAgreement, NBDOpenExport)
-        do throws(NBDRefusal) { agreed = try negotiator.run() } catch { return error.end }
+        do throws(NBDRefusal) {
+            agreed = try negotiator.run()
+        } catch {
+            if !error.reason.isEmpty { log.warn("nbd_client_refused", ["reason": error.reason]) }
+            return error.end
+        }
         defer { agreed.1.close() }
         do throws(SystemError) {
             return try NBDConnection(

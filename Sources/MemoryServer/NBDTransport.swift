@@ -1,6 +1,7 @@
 import CLinuxShims
 import Glibc
 import LinuxSystem
+import TransportSecurity
 
 /// How a receive or a send ended.
 enum TransportEnd: Error {
@@ -13,9 +14,16 @@ enum TransportEnd: Error {
 /// The byte stream of one connection, in the clear or encrypted. One thread.
 @safe final class NBDTransport {
     let descriptor: Int32
+    /// nil in the clear.
+    var session: TLSSession?
+    /// Small pieces are sealed together: a record costs more than a copy. Allocated with the session.
+    var staging: MemoryMapping?
+    /// As SO_SNDTIMEO in the clear: nanoseconds without the peer taking anything.
+    let sendTimeout: Int64
 
-    init(descriptor: Int32) {
+    init(descriptor: Int32, sendTimeout: Int64) {
         self.descriptor = descriptor
+        self.sendTimeout = sendTimeout
     }
 
     /// Receives what is there, at least one byte. Without `wait` returns 0 when nothing is there.
@@ -23,6 +31,7 @@ enum TransportEnd: Error {
     func receive(
         _ bytes: UnsafeMutableRawPointer, _ capacity: Int, wait: Bool
     ) throws(TransportEnd) -> Int {
+        if session != nil { return unsafe try receiveSealed(bytes, capacity, wait: wait) }
         while true {
             let got = unsafe fm_receive(descriptor, bytes, capacity, !wait)
             if got > 0 { return got }
@@ -37,12 +46,14 @@ enum TransportEnd: Error {
 
     /// Waits at most `timeout` nanoseconds for bytes, or for the end of the stream.
     func waitReadable(_ timeout: Int64) -> Bool {
-        fm_poll_one(descriptor, UInt32(FM_POLL_IN), timeout) != 0
+        if session?.hasPending == true { return true }
+        return fm_poll_one(descriptor, UInt32(FM_POLL_IN), timeout) != 0
     }
 
     /// Sends all vectors; changes them as it goes.
     @inline(__always)
     func send(_ vectors: UnsafeMutablePointer<iovec>, _ count: Int) throws(TransportEnd) {
+        if session != nil { return unsafe try sendSealed(vectors, count) }
         var index = 0
         while index < count {
             var sent = unsafe fm_sendv_no_signal(descriptor, vectors + index, count - index)
@@ -86,18 +97,6 @@ enum TransportEnd: Error {
         var vector = unsafe iovec(iov_base: bytes, iov_len: message.count)
         unsafe try send(&vector, 1)
     }
-}
-
-extension NBDTransport {
-    var isEncrypted: Bool { false }
-    /// Who the peer proved to be.
-    var identity: String? { nil }
-
-    /// Runs the TLS handshake; false when the peer is not who it must be.
-    func encrypt(_ context: TLSContext, deadline: Int64) -> Bool { false }
-
-    /// Says goodbye to an encrypted peer.
-    func end() {}
 }
 
 /// No delay for small messages: 0, or -1 with errno.

@@ -67,10 +67,11 @@ final class Service {
         }
         let exports = PoolExports(pool: pool, autoLease: settings.autoLease)
         let counters = NBDCounters(registry)
+        let security = try settings.makeSecurity()
         nbd = try settings.nbd.map { endpoint in
             try Self.listening("--nbd \(endpoint)") {
                 try NBDServer(
-                    endpoint, exports: exports, security: NBDSecurity(), limits: NBDLimits(),
+                    endpoint, exports: exports, security: security, limits: NBDLimits(),
                     counters: counters, log: log)
             }
         }

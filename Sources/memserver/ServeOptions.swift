@@ -2,7 +2,9 @@ import CommandLineKit
 import FarMemory
 import LinuxSystem
 import MemoryPool
+import MemoryServer
 import PoolProtocol
+import TransportSecurity
 
 let serveOptions: [Option] =
     Option.daemon + [
@@ -27,6 +29,12 @@ let serveOptions: [Option] =
             "auth-file", .string, placeholder: "FILE",
             help: "Keys, one name:hexkey per line as psktool writes them."),
         Option(
+            "tls-certificates", .string, placeholder: "DIR",
+            help: "NBD over TLS with server-cert.pem and server-key.pem of this directory."),
+        Option(
+            "tls-verify-peer", .flag,
+            help: "NBD clients must present a certificate that ca-cert.pem there has signed."),
+        Option(
             "auto-lease", .size, help: "Make a lease of this size for an unknown NBD export."),
         Option(
             "grace", .duration, default: "1h", help: "Keep a lease this long without a client."),
@@ -39,6 +47,8 @@ struct ServeSettings {
     var nbd: [Endpoint]
     var admin: Endpoint
     var keys: [SharedKey]?
+    var certificates: String?
+    var verifiesPeer: Bool
     var autoLease: ByteCount?
 
     init(_ invocation: Invocation) throws {
@@ -52,6 +62,8 @@ struct ServeSettings {
         nbd = invocation.endpoints("nbd")
         admin = defaultAdmin(invocation)
         autoLease = invocation.sizeIfSet("auto-lease")
+        certificates = invocation.stringIfSet("tls-certificates")
+        verifiesPeer = invocation.flag("tls-verify-peer")
         if let path = invocation.stringIfSet("auth-file") { keys = try readKeys(path) }
         try check()
     }
@@ -67,16 +79,30 @@ struct ServeSettings {
         if let autoLease, autoLease.bytes == 0 || autoLease > PoolLimits.leaseBytesMax {
             throw UsageError("--auto-lease \(autoLease) must be 1B to \(PoolLimits.leaseBytesMax)")
         }
-        if keys == nil, let open = nbd.first(where: { !$0.isLocal }) {
+        if verifiesPeer && certificates == nil {
+            throw UsageError("--tls-verify-peer needs --tls-certificates DIR with ca-cert.pem")
+        }
+        if keys == nil && !verifiesPeer, let open = nbd.first(where: { !$0.isLocal }) {
             throw UsageError(
                 "--nbd \(open) can be reached from other machines; give --auth-file, or loopback")
         }
-        if keys != nil, let first = nbd.first {
-            throw UsageError(
-                "--nbd \(first) with --auth-file needs TLS, which is not in this build; drop one")
-        }
         if !admin.isLocal {
             throw UsageError("--admin \(admin) is not local; use loopback or a unix socket")
+        }
+    }
+}
+
+extension ServeSettings {
+    /// What NBD clients must prove: nothing without keys and certificates, else TLS is forced.
+    func makeSecurity() throws -> NBDSecurity {
+        guard keys != nil || certificates != nil else { return NBDSecurity() }
+        do throws(TLSError) {
+            let credentials = try TLSCredentials(
+                serverKeys: keys ?? [], certificates: certificates, verifyPeer: verifiesPeer)
+            return NBDSecurity(
+                credentials: credentials, needsIdentity: keys != nil || verifiesPeer)
+        } catch {
+            throw CommandFailure(.badConfiguration, "--tls-certificates, --auth-file: \(error)")
         }
     }
 }
