@@ -6,7 +6,7 @@ import Testing
 /// What scripts and people may expect of every program of this package.
 @Suite struct ProgramConventionTests {
     /// Each program with the path of every command of it, found in its own help.
-    static let programs = ["farswap", "offloadd", "fngateway", "farmem"]
+    static let programs = ["memserver", "farswap", "offloadd", "fngateway", "farmem"]
 
     private static func page(_ program: String, _ path: [String]) throws -> JSONValue {
         let run = try TestProcess.run(program, path + ["--help=json"])
