@@ -58,8 +58,8 @@ enum BenchIntegrityCommand {
         let processes = invocation.integer("processes")
         let own = OwnMemoryGroup()
         let size = invocation.size("size")
-        // Room for the programs themselves beside half of their regions.
-        try own.setLimit(processes * (Int(size.bytes) / 2 + 8 << 20))
+        // Less than even the last process alone wants, so that it too has to swap to the end.
+        try own.setLimit(Int(size.bytes) / 4 * 3 + processes * 2 << 20)
         defer { own.clearLimit() }
         own.waitInsteadOfKilling()
         var killer = Killer(

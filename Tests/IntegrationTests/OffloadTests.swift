@@ -68,7 +68,8 @@ struct OffloadTests {
             let second = try world.startController()
             #expect(try world.limit() == before)
             #expect(second.standardError.contains("knob_restored"))
-            #expect(try world.get("/v1/status")["knobs_restored_at_start"]?.integer == 1)
+            // One, or more when the controller had lowered it again before it was killed.
+            #expect((try world.get("/v1/status")["knobs_restored_at_start"]?.integer ?? 0) >= 1)
             #expect(try worker.touch(first: 0, count: 12288) == 0)
         }
     }
