@@ -57,8 +57,10 @@ import Glibc
     package func populate(offset: Int, count length: Int) throws(SystemError) {
         precondition(offset >= 0 && length >= 0 && offset + length <= count, "outside the mapping")
         // SAFETY: the range was just checked against the mapping.
-        try check("madvise(POPULATE_WRITE)") {
-            unsafe fm_populate_write(base + offset, length)
+        while unsafe fm_populate_write(base + offset, length) < 0 {
+            // The address is ours; EFAULT says that the file behind it has become shorter.
+            let code = errno == EFAULT ? EIO : errno
+            if code != EINTR { throw SystemError(call: "madvise(POPULATE_WRITE)", code: code) }
         }
     }
 }

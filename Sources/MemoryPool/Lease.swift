@@ -256,8 +256,8 @@ package final class Lease: Sendable {
     }
 
     private func auditLocked(granted: Int) throws(PoolError) -> UInt64 {
-        let (length, used) = try wrapping { () throws(SystemError) in
-            (try files.data.size(), try files.data.allocatedBytes())
+        let (length, used, pagesLength) = try wrapping { () throws(SystemError) in
+            (try files.data.size(), try files.data.allocatedBytes(), try files.pages.size())
         }
         if length != size.bytes {
             try wrapping { () throws(SystemError) in try files.data.truncate(to: size.bytes) }
@@ -265,12 +265,32 @@ package final class Lease: Sendable {
                 if isGranted { try allocate(run) }
             }
         }
+        let pagesExpected = UInt64(Self.bitmapFileBytes(pageCount))
+        if pagesLength != pagesExpected { try restorePageFile(pagesExpected) }
         let promised = offset(granted)
         guard used > promised else { return 0 }
         try eachRun { (run, isGranted) throws(PoolError) in
             if !isGranted { try punch(run) }
         }
         return used - promised
+    }
+
+    /// Makes a page bitmap that its client cut short whole again: a later start must find a pool that it
+    /// can serve. What the bits said is lost, and with it the client's pages.
+    private func restorePageFile(_ length: UInt64) throws(PoolError) {
+        try wrapping { () throws(SystemError) in
+            try files.pages.truncate(to: length)
+            try files.pages.allocate(offset: 0, length: length)
+            let number = files.pages.rawValue
+            let mapping = try MemoryMapping(
+                sharing: number, count: MemoryLayout<fm_bitmap_header>.size)
+            // SAFETY: a page is mapped, and its blocks were allocated just now.
+            let header = unsafe mapping.base.assumingMemoryBound(to: fm_bitmap_header.self)
+            unsafe header.pointee.magic = FM_PAGES_MAGIC
+            unsafe header.pointee.version = UInt64(FM_BITMAP_VERSION)
+            unsafe header.pointee.bits = UInt64(pageCount)
+            unsafe header.pointee.epoch = epoch
+        }
     }
 
     /// Frees all memory now, whoever still has it mapped, and takes the slabs off the ledger.

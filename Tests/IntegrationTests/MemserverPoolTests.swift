@@ -96,6 +96,28 @@ private final class RawControl {
         try unsafe bytes.withUnsafeBytes { try unsafe socket.send($0, descriptors: []) }
     }
 
+    /// Sends a request and gives back the answer, with the descriptors that came along.
+    func ask(_ message: ControlMessage) throws -> (ControlMessage, [Int32]) {
+        try send(message.encoded(cookie: 1))
+        var head = [UInt8](repeating: 0, count: FrameHeader.byteCount)
+        var descriptors: [Int32] = []
+        try receive(&head, &descriptors)
+        let header = try FrameHeader.decode(head)
+        var payload = [UInt8](repeating: 0, count: header.payloadLength)
+        var more: [Int32] = []
+        if !payload.isEmpty { try receive(&payload, &more) }
+        return (try ControlMessage.decode(type: header.type, payload: payload), descriptors + more)
+    }
+
+    private func receive(_ bytes: inout [UInt8], _ descriptors: inout [Int32]) throws {
+        try #require(try waitReady(socket.rawValue, .readable, timeout: 5_000_000_000))
+        let count = bytes.count
+        let got = try unsafe bytes.withUnsafeMutableBytes {
+            try unsafe socket.receive(into: $0, descriptors: &descriptors, maximum: 3)
+        }
+        try #require(got == count)
+    }
+
     /// Whether the server hangs up within the time.
     func isClosed(within seconds: Double) throws -> Bool {
         let deadline = monotonicNow() + Int64(seconds * 1e9)
@@ -108,6 +130,8 @@ private final class RawControl {
         return false
     }
 }
+
+private enum PoolTestProblem: Error { case unexpected(String) }
 
 @Suite("memserver's pool, as a process", .serialized)
 struct MemserverPoolTests {
@@ -289,6 +313,59 @@ struct MemserverPoolTests {
         #expect(try slow.isClosed(within: 8))
         #expect(try server.process.wait(seconds: 0) == .running)
         user.fabric.close(releaseLease: true)
+    }
+
+    @Test("A client that cuts its own files short harms nobody else, not even after a restart")
+    func truncatedFiles() throws {
+        let server = try Memserver()
+        let user = try PageUser(server, lease: "good")
+        try user.store(0, 9)
+        let raw = try RawControl(server)
+        _ = try raw.ask(.hello(versions: 1...1, features: 0, clientName: "bad"))
+        let (opened, descriptors) = try raw.ask(
+            .open(leaseName: "bad", size: 64 << 20, flags: [.create]))
+        guard case .opened = opened else { throw PoolTestProblem.unexpected("\(opened)") }
+        let files = descriptors.map { Int32($0) }
+        let slabs = SlabRange(first: 0, count: 8)
+        #expect(try raw.ask(.grant(slabs)).0 == .granted(slabs))
+        #expect(ftruncate(files[0], 0) == 0 && ftruncate(files[1], 0) == 0)
+        #expect(ftruncate(files[2], 0) != 0, "grants can only be read")
+        #expect(try raw.ask(.grant(SlabRange(first: 8, count: 8))).0 != .pong)
+        #expect(try raw.ask(.returnSlabs(slabs)).0 == .ok)
+        #expect(try raw.ask(.close).0 == .ok)
+        for file in files { close(file) }
+        #expect(try raw.isClosed(within: 5))
+        try user.store(1, 8)
+        try server.restartAfterKill()
+        let deadline = monotonicNow() + 5_000_000_000
+        while user.fabric.state != .connected, monotonicNow() < deadline {
+            sleepNanoseconds(1_000_000)
+        }
+        #expect(try user.load(0) == Array(repeating: 9, count: pageBytes))
+        try user.store(2000, 7)
+        #expect(try server.run(["lease", "release", "bad"]).end == .exited(0))
+        user.fabric.close(releaseLease: true)
+    }
+
+    @Test("Over TCP the admin API tells and changes nothing")
+    func adminOverTCP() throws {
+        let directory = try TemporaryDirectory(inMemory: true)
+        let process = try TestProcess(
+            "memserver",
+            [
+                "serve", "--capacity", "1MiB", "--shm", directory.file("s"), "--admin",
+                "tcp://127.0.0.1:18471",
+            ], ready: true)
+        try process.waitReady()
+        let client = HTTPClient(target: .tcp(host: "127.0.0.1", port: 18471))
+        #expect(try client.request("GET", "/healthz", timeout: .seconds(5)).status == 200)
+        let change = try client.request(
+            "POST", "/v1/leases?name=a&size=1MiB", timeout: .seconds(5))
+        #expect(change.status == 403)
+        #expect(
+            try client.request("DELETE", "/v1/leases/a", timeout: .seconds(5)).status == 403)
+        #expect(process.standardError.contains("pool_ends_with_process"))
+        #expect(try process.terminate() == .exited(0))
     }
 
     @Test("An idle server uses no processor and little memory beside its leases")
