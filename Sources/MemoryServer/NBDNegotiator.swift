@@ -25,6 +25,7 @@ struct NBDNegotiator {
     let fence: @Sendable (_ client: [UInt8], _ deadline: Int64) -> Bool
     private var clientFlags: NBDHandshakeFlags = []
     private var structured = false
+    private var wasToldOfTLS = false
     /// The export that base:allocation was agreed for.
     private var contextExport: String?
 
@@ -48,6 +49,16 @@ struct NBDNegotiator {
 
     /// Negotiates until the client has an export or goes.
     mutating func run() throws(NBDRefusal) -> (NBDAgreement, NBDOpenExport) {
+        do throws(NBDRefusal) {
+            return try negotiate()
+        } catch {
+            // Leaving is all that such a client can do; an operator should hear of it all the same.
+            guard wasToldOfTLS, !transport.isEncrypted, error.reason.isEmpty else { throw error }
+            throw NBDRefusal(.refused, "the client wanted an export without TLS")
+        }
+    }
+
+    private mutating func negotiate() throws(NBDRefusal) -> (NBDAgreement, NBDOpenExport) {
         try send(NBDGreeting(flags: [.fixedNewstyle, .noZeroes]).encoded)
         guard let flags = try decode(decodeNBDClientFlags, of: receive(4)),
             flags.contains(.fixedNewstyle)
@@ -76,6 +87,7 @@ struct NBDNegotiator {
             return nil
         }
         if security.credentials != nil && !transport.isEncrypted {
+            wasToldOfTLS = true
             if option == .exportName { throw NBDRefusal(.refused) }
             try reply(option, .tlsRequired, "this server speaks only TLS: use nbds:// with a key")
             return nil

@@ -55,6 +55,8 @@ let keptTexts = Mutex<[String: UInt]>([:])
                     throw TLSError("the peer did not finish the TLS handshake in time")
                 }
             } else if gnutls_error_is_fatal(code) != 0 {
+                // The peer's own message is better for it than "connection closed"; it may be gone already.
+                unsafe _ = gnutls_alert_send_appropriate(session, code)
                 throw TLSError(verificationFailure ?? TLSError("handshake", code).description)
             } else if monotonicNow() > deadline {
                 throw TLSError("the peer did not finish the TLS handshake in time")
