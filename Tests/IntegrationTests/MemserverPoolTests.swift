@@ -9,54 +9,6 @@ import PoolProtocol
 import TestSupport
 import Testing
 
-/// A memserver process on a pool of its own.
-private final class Memserver {
-    let directory: TemporaryDirectory
-    private(set) var process: TestProcess
-    private let arguments: [String]
-
-    var socket: String { directory.file("s") }
-    var admin: Endpoint { .unix(path: directory.file("a")) }
-    var pool: String { directory.file("pool") }
-
-    init(_ more: [String] = [], capacity: String = "16MiB") throws {
-        directory = try TemporaryDirectory(inMemory: true)
-        arguments =
-            [
-                "serve", "--capacity", capacity, "--slab", "64KiB", "--pool",
-                directory.file("pool"), "--shm", directory.file("s"), "--admin",
-                "unix:\(directory.file("a"))",
-            ] + more
-        process = try TestProcess("memserver", arguments, ready: true)
-        try process.waitReady()
-    }
-
-    func restartAfterKill() throws {
-        try process.kill()
-        process = try TestProcess("memserver", arguments, ready: true)
-        try process.waitReady()
-    }
-
-    func run(_ words: [String]) throws -> (end: ChildEnd, output: String, error: String) {
-        try TestProcess.run("memserver", words + ["--admin", "\(admin)"])
-    }
-
-    func status() throws -> JSONValue {
-        let response = try HTTPClient(target: admin).request(
-            "GET", "/v1/status", timeout: .seconds(5))
-        return try JSONValue.parse(response.body)
-    }
-
-    func memory(_ names: [String]) throws -> Int {
-        let text = try readSmallText("/proc/\(process.pid)/status")
-        return text.split(separator: "\n").reduce(0) { sum, line in
-            let words = line.split(whereSeparator: { $0 == "\t" || $0 == " " })
-            guard words.count > 1, names.contains(String(words[0])) else { return sum }
-            return sum + (Int(words[1]) ?? 0) << 10
-        }
-    }
-}
-
 /// One page stored or loaded through a fabric.
 @safe private struct PageUser {
     let fabric: FabricShm

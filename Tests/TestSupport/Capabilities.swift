@@ -72,11 +72,16 @@ package struct Capability: Sendable {
         Capability(name, missing: program(name))
     }
 
-    private static func program(_ name: String) -> String? {
+    /// Where a program of the PATH lies; nil when it is not installed.
+    package static func path(ofCommand name: String) -> String? {
         let directories = environment("PATH") ?? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
         for directory in directories.split(separator: ":")
-        where unsafe access("\(directory)/\(name)", X_OK) == 0 { return nil }
-        return "\(name) is not installed"
+        where unsafe access("\(directory)/\(name)", X_OK) == 0 { return "\(directory)/\(name)" }
+        return nil
+    }
+
+    private static func program(_ name: String) -> String? {
+        path(ofCommand: name) == nil ? "\(name) is not installed" : nil
     }
 
     private static func openFailure(_ path: String, _ flags: Int32) -> String? {
