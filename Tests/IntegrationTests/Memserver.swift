@@ -1,4 +1,7 @@
+import Fabric
+import FabricShm
 import FarMemory
+import Glibc
 import HTTPEndpoint
 import JSONText
 import LinuxSystem
@@ -19,11 +22,12 @@ final class Memserver {
     enum NBDListeners { case none, unix, unixAndTCP }
 
     init(
-        _ more: [String] = [], capacity: String = "16MiB", nbd: NBDListeners = .none
+        _ more: [String] = [], capacity: String = "16MiB", slab: String = "64KiB",
+        nbd: NBDListeners = .none
     ) throws {
         directory = try TemporaryDirectory(inMemory: true)
         var arguments = [
-            "serve", "--capacity", capacity, "--slab", "64KiB", "--pool",
+            "serve", "--capacity", capacity, "--slab", slab, "--pool",
             directory.file("pool"), "--shm", directory.file("s"), "--admin",
             "unix:\(directory.file("a"))",
         ]
@@ -61,15 +65,8 @@ final class Memserver {
         throw MemserverProblem(description: "it does not listen on TCP")
     }
 
-    /// The sum of lines of /proc/PID/status, in bytes.
-    func memory(_ names: [String]) throws -> Int {
-        let text = try readSmallText("/proc/\(process.pid)/status")
-        return text.split(separator: "\n").reduce(0) { sum, line in
-            let words = line.split(whereSeparator: { $0 == "\t" || $0 == " " })
-            guard words.count > 1, names.contains(String(words[0])) else { return sum }
-            return sum + (Int(words[1]) ?? 0) << 10
-        }
-    }
+    /// Anonymous memory and file pages of the process; pages of the pool are neither, they are shared memory.
+    func privateBytes() throws -> Int { try processMemory(process.pid, ["RssAnon:", "RssFile:"]) }
 
     /// A line of its log that has all these words; waits for it, for it may come after the client's end.
     func hasLogged(_ words: String..., within seconds: Double = 5) -> Bool {
@@ -84,3 +81,42 @@ final class Memserver {
 }
 
 struct MemserverProblem: Error { let description: String }
+
+/// The sum of lines of /proc/PID/status, in bytes.
+func processMemory(_ pid: Int32, _ names: [String]) throws -> Int {
+    let text = try readSmallText("/proc/\(pid)/status")
+    return text.split(separator: "\n").reduce(0) { sum, line in
+        let words = line.split(whereSeparator: { $0 == "\t" || $0 == " " })
+        guard words.count > 1, names.contains(String(words[0])) else { return sum }
+        return sum + (Int(words[1]) ?? 0) << 10
+    }
+}
+
+/// One page stored or loaded through a fabric.
+@safe struct PageUser {
+    let fabric: FabricShm
+    let channel: any FabricChannel
+    private let buffer: UnsafeMutableRawPointer
+
+    init(_ server: Memserver, lease: String = "l", size: ByteCount = .mib(8)) throws {
+        fabric = try FabricShm.connect(
+            socket: server.socket, leaseName: lease, size: size, key: nil)
+        channel = try fabric.makeChannel()
+        unsafe buffer = .allocate(byteCount: pageBytes, alignment: pageBytes)
+    }
+
+    func store(_ page: Int, _ byte: UInt8) throws(FabricError) {
+        unsafe memset(buffer, Int32(byte), pageBytes)
+        try unsafe channel.store(
+            PageRange(first: UInt64(page), count: 1), from: UnsafeRawPointer(buffer),
+            deadline: monotonicNow() + 5_000_000_000)
+    }
+
+    func load(_ page: Int) throws(FabricError) -> [UInt8] {
+        var vector = unsafe iovec()
+        _ = try unsafe channel.load(
+            PageRange(first: UInt64(page), count: 1), staging: buffer, vectors: &vector,
+            deadline: monotonicNow() + 5_000_000_000)
+        return unsafe Array(UnsafeRawBufferPointer(start: vector.iov_base, count: pageBytes))
+    }
+}

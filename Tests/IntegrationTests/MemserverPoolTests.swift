@@ -9,35 +9,6 @@ import PoolProtocol
 import TestSupport
 import Testing
 
-/// One page stored or loaded through a fabric.
-@safe private struct PageUser {
-    let fabric: FabricShm
-    let channel: any FabricChannel
-    private let buffer: UnsafeMutableRawPointer
-
-    init(_ server: Memserver, lease: String = "l", size: ByteCount = .mib(8)) throws {
-        fabric = try FabricShm.connect(
-            socket: server.socket, leaseName: lease, size: size, key: nil)
-        channel = try fabric.makeChannel()
-        unsafe buffer = .allocate(byteCount: pageBytes, alignment: pageBytes)
-    }
-
-    func store(_ page: Int, _ byte: UInt8) throws(FabricError) {
-        unsafe memset(buffer, Int32(byte), pageBytes)
-        try unsafe channel.store(
-            PageRange(first: UInt64(page), count: 1), from: UnsafeRawPointer(buffer),
-            deadline: monotonicNow() + 5_000_000_000)
-    }
-
-    func load(_ page: Int) throws(FabricError) -> [UInt8] {
-        var vector = unsafe iovec()
-        _ = try unsafe channel.load(
-            PageRange(first: UInt64(page), count: 1), staging: buffer, vectors: &vector,
-            deadline: monotonicNow() + 5_000_000_000)
-        return unsafe Array(UnsafeRawBufferPointer(start: vector.iov_base, count: pageBytes))
-    }
-}
-
 /// Bytes sent to the control socket as they are.
 private final class RawControl {
     private let socket: FileDescriptor
@@ -251,12 +222,12 @@ struct MemserverPoolTests {
             }
         }
         try attack(200)
-        let before = try server.memory(["RssAnon:"])
+        let before = try processMemory(server.process.pid, ["RssAnon:"])
         try attack(2000)
         let page = random.below(1000)
         try user.store(page, 3)
         #expect(try user.load(page) == Array(repeating: 3, count: pageBytes))
-        #expect(try server.memory(["RssAnon:"]) < before + (2 << 20))
+        #expect(try processMemory(server.process.pid, ["RssAnon:"]) < before + (2 << 20))
         let huge = try RawControl(server)
         try huge.send([0x46, 0x4D, 0x45, 0x4D, 1, 0, 1, 0, 0xFF, 0xFF, 0xFF, 0x7F, 0, 0, 0, 0])
         #expect(try huge.isClosed(within: 2))
@@ -318,26 +289,5 @@ struct MemserverPoolTests {
             try client.request("DELETE", "/v1/leases/a", timeout: .seconds(5)).status == 403)
         #expect(process.standardError.contains("pool_ends_with_process"))
         #expect(try process.terminate() == .exited(0))
-    }
-
-    @Test("An idle server uses no processor and little memory beside its leases")
-    func footprint() throws {
-        let server = try Memserver(capacity: "256MiB")
-        let user = try PageUser(server, size: .mib(128))
-        for page in 0..<16_384 { try user.store(page, 1) }
-        sleepNanoseconds(1_000_000_000)
-        func ticks() throws -> Int {
-            let fields =
-                try readSmallText("/proc/\(server.process.pid)/stat")
-                .split(separator: ")").last?.split(separator: " ") ?? []
-            return (Int(fields[11]) ?? 0) + (Int(fields[12]) ?? 0)
-        }
-        let before = try ticks()
-        sleepNanoseconds(3_000_000_000)
-        #expect(try ticks() - before <= 1)
-        let beside = try server.memory(["RssAnon:", "RssFile:"])
-        // The figure of 16 MiB holds for the release build; a debug build maps more of itself.
-        #expect(beside < 64 << 20, "\(beside >> 10) KiB beside the leases")
-        user.fabric.close(releaseLease: true)
     }
 }
