@@ -113,8 +113,8 @@ let package = Package(
             "JSONText", "FarMemory",
         ]),
         program("farswap", [
-            "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricNBD", "PoolProtocol", "CommandLineKit",
-            "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
+            "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricNBD", "TransportSecurity",
+            "PoolProtocol", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("offloadd", [
             "OffloadEngine", "OffloadPolicy", "Containers", "HTTPEndpoint", "CommandLineKit",

@@ -3,9 +3,10 @@
 // Thread model: a channel belongs to one thread. Where the server promises that several connections see each
 // other's writes (CAN_MULTI_CONN) each channel has a connection of its own; elsewhere all share one under a
 // lock. Reconnecting is done by the thread that needs the connection, within its deadline: no thread of its own.
-// Nothing is allocated per request. Invariant: after a reconnect nothing is sent before the server has ended the
-// older connection (NBDOption.fence), so that an old store cannot land on a newer one; a server that does not
-// know fences is believed to have dropped what a closed connection carried.
+// Nothing is allocated per request. Invariant: once a connection has ended with a store unanswered, no channel
+// sends anything before the server has ended that connection too (NBDOption.fence), so that an old store cannot
+// land on a newer one; a server that does not know fences is believed to have dropped what a closed connection
+// carried. The same holds for the connections of a predecessor of the same identity (NBDContinuity).
 
 package import Fabric
 package import FarMemory
@@ -29,9 +30,12 @@ package final class FabricNBD: Fabric {
     /// Connects to learn the export's size. The connection becomes the first channel's.
     /// - Parameters:
     ///   - security: for `nbds`; nil takes what the URI says (NBDURI.clientCredentials).
+    ///   - limit: uses no more of the export than this; nil uses all of it.
+    ///   - continuity: what a predecessor left, if there is one.
     ///   - deadline: on the monotonic clock.
     package init(
-        _ uri: NBDURI, security: TLSCredentials? = nil, deadline: Int64
+        _ uri: NBDURI, security: TLSCredentials? = nil, limit: ByteCount? = nil,
+        continuity: NBDContinuity = NBDContinuity(), deadline: Int64
     ) throws(NBDConnectError) {
         let own: TLSCredentials?
         do throws(TLSError) {
@@ -39,11 +43,12 @@ package final class FabricNBD: Fabric {
         } catch {
             throw .security(error.description)
         }
-        let target = NBDTarget(uri: uri, security: own)
+        let target = NBDTarget(uri: uri, security: own, identity: continuity.identity)
         self.target = target
-        shared = NBDLink(target, tally)
-        let facts = try shared.connectFirst(deadline: deadline)
-        size = ByteCount(pages: facts.size.pages)
+        shared = NBDLink(target, tally, number: 0)
+        let facts = try shared.connectFirst(epoch: continuity.epoch, deadline: deadline)
+        target.add(shared, isConnected: true)
+        size = ByteCount(pages: min(facts.size, limit ?? facts.size).pages)
         canMultiConnect = facts.flags.contains(.canMultiConnect)
     }
 
@@ -59,18 +64,51 @@ package final class FabricNBD: Fabric {
         let number = made.wrappingAdd(1, ordering: .relaxed).oldValue
         precondition(number < Self.channelsMax, "more channels than maximumChannels")
         let isShared = number == 0 || !canMultiConnect
-        return NBDChannel(isShared ? shared : NBDLink(target, tally), size: size, target)
+        guard !isShared else { return NBDChannel(shared, size: size, self) }
+        let link = NBDLink(target, tally, number: number)
+        target.add(link, isConnected: false)
+        return NBDChannel(link, size: size, self)
     }
 
     /// NBD has no word for giving a lease back: its pages are discarded, the lease's grace ends the rest.
     package func close(releaseLease: Bool) {
         if releaseLease {
             let deadline = monotonicNow() + 10_000_000_000
-            try? NBDChannel(shared, size: size, target).discard(
+            try? NBDChannel(shared, size: size, self).discard(
                 PageRange(first: 0, count: Int(size.pages.pages)), deadline: deadline)
         }
         tally.state.store(FabricState.closed.rawValue, ordering: .releasing)
-        shared.close()
+        target.closeLinks()
+    }
+
+    deinit { target.closeLinks() }
+}
+
+/// What a fabric must know of the one before it, which may have been killed at any moment.
+package struct NBDContinuity: Sendable {
+    /// Names this user of the export; the connections of a predecessor of the same name are ended first.
+    package let identity: [UInt8]
+    /// The lease that the predecessor had: another one under the same name is `leaseLost`.
+    package let epoch: UInt64?
+
+    /// - Parameter identity: `NBDWire.fenceBytes` bytes that nobody else has; nil draws them.
+    package init(identity: [UInt8]? = nil, epoch: UInt64? = nil) {
+        precondition(identity.map { $0.count == NBDWire.fenceBytes } ?? true, "16 bytes")
+        self.identity = identity ?? Self.randomIdentity()
+        self.epoch = epoch
+    }
+
+    /// Draws an identity.
+    package static func randomIdentity() -> [UInt8] {
+        var random = SystemRandomNumberGenerator()
+        return (0..<NBDWire.fenceBytes).map { _ in UInt8.random(in: 0...255, using: &random) }
+    }
+
+    /// The name of one of its connections, as the server is told it.
+    package static func connectionName(_ identity: [UInt8], _ number: Int) -> [UInt8] {
+        var name = identity
+        name[name.count - 1] ^= UInt8(truncatingIfNeeded: number)
+        return name
     }
 }
 
@@ -78,12 +116,35 @@ package final class FabricNBD: Fabric {
 final class NBDTarget: Sendable {
     let uri: NBDURI
     let security: TLSCredentials?
+    let identity: [UInt8]
     /// Set by the first connection; later ones must find the same lease.
     let facts = Mutex<NBDExportFacts?>(nil)
+    /// The links, one bit each, of which an ended connection may still carry a store. While a bit is set no other
+    /// link sends: the kernel was told that the store failed, and may store the page again elsewhere.
+    let unfenced = Atomic<UInt32>(0)
+    private let all = Mutex<[NBDLink]>([])
 
-    init(uri: NBDURI, security: TLSCredentials?) {
+    init(uri: NBDURI, security: TLSCredentials?, identity: [UInt8]) {
         self.uri = uri
         self.security = security
+        self.identity = identity
+    }
+
+    /// A link that was never connected may have had a predecessor: it is fenced before anything is sent.
+    func add(_ link: NBDLink, isConnected: Bool) {
+        all.withLock { $0.append(link) }
+        if !isConnected { unfenced.bitwiseOr(link.bit, ordering: .releasing) }
+    }
+
+    func links() -> [NBDLink] { all.withLock { $0 } }
+
+    /// Also ends the circle of links and target.
+    func closeLinks() {
+        let links = all.withLock { links in
+            defer { links = [] }
+            return links
+        }
+        for link in links { link.close() }
     }
 }
 
@@ -120,14 +181,17 @@ final class NBDChannel: FabricChannel {
     private static let discardPagesMax = 1 << 18
 
     private let link: NBDLink
+    /// Whose end would close the link.
+    private let fabric: FabricNBD
     private let pages: UInt64
     private let payloadPagesMax: Int
     private let canTrim: Bool
 
-    init(_ link: NBDLink, size: ByteCount, _ target: NBDTarget) {
+    init(_ link: NBDLink, size: ByteCount, _ fabric: FabricNBD) {
         self.link = link
+        self.fabric = fabric
         pages = size.pages.pages
-        let facts = target.facts.withLock { $0 }
+        let facts = fabric.facts
         payloadPagesMax = max(1, (facts?.payloadBytesMax ?? pageBytes) / pageBytes)
         canTrim = facts?.flags.contains(.sendWriteZeroes) ?? false
     }

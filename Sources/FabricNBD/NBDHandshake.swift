@@ -58,14 +58,16 @@ package struct NBDConnectedExport: ~Copyable {
 package enum NBDHandshake {
     /// Connects, without TLS, and takes an export with simple replies: the descriptor is then in the
     /// transmission phase, blocking, for the kernel's NBD client or another owner.
-    /// - Parameter deadline: on the monotonic clock, for all of it.
+    /// - Parameters:
+    ///   - client: names the connection; an older one of this name is ended first where the server can.
+    ///   - deadline: on the monotonic clock, for all of it.
     package static func connect(
-        _ uri: NBDURI, deadline: Int64
+        _ uri: NBDURI, client: [UInt8]? = nil, deadline: Int64
     ) throws(NBDConnectError) -> NBDConnectedExport {
         guard !uri.usesTLS else {
             throw .security("a descriptor cannot carry TLS; use nbd:// or the fuse frontend")
         }
-        let (socket, facts) = try negotiate(uri, client: nil, security: nil, deadline: deadline)
+        let (socket, facts) = try negotiate(uri, client: client, security: nil, deadline: deadline)
         let descriptor = socket.takeDescriptor()
         do throws(SystemError) { try descriptor.setNonBlocking(false) } catch {
             throw .system(error)
@@ -92,7 +94,12 @@ package enum NBDHandshake {
             }
             var isFenced = false
             if let client {
-                isFenced = try ask(socket, .fence, client, deadline).last?.0 == .acknowledge
+                let reply = try ask(socket, .fence, client, deadline).last
+                isFenced = reply?.0 == .acknowledge
+                // A server that knows no fences is one thing, one that could not put it up another.
+                guard isFenced || reply?.0 == .unsupported else {
+                    throw .refused(refusal(reply))
+                }
             }
             var facts = try takeExport(socket, uri.export, deadline)
             facts.isFenced = isFenced

@@ -13,6 +13,8 @@ final class NBDLink: Sendable {
     private static let backoffMax: Int64 = 500_000_000
     /// Looking for the reply this long before sleeping saves a wake-up when the server is near.
     private static let spin: Int64 = 15_000
+    /// Between two looks at another link's fence.
+    private static let fencePause: Int64 = 1_000_000
     /// One attempt to connect may take at most this.
     private static let connectMax: Int64 = 3_000_000_000
 
@@ -28,23 +30,28 @@ final class NBDLink: Sendable {
     private let tally: NBDTally
     /// The name that fences this link's older connections.
     private let client: [UInt8]
+    /// This link in `NBDTarget.unfenced`.
+    let bit: UInt32
     private let state: Mutex<State>
 
-    init(_ target: NBDTarget, _ tally: NBDTally) {
+    init(_ target: NBDTarget, _ tally: NBDTally, number: Int) {
         self.target = target
         self.tally = tally
-        var random = SystemRandomNumberGenerator()
-        client = (0..<NBDWire.fenceBytes).map { _ in UInt8.random(in: 0...255, using: &random) }
+        client = NBDContinuity.connectionName(target.identity, number)
+        bit = 1 << UInt32(number)
         state = Mutex(State())
     }
 
-    /// The first connection of a fabric: its errors are told in full.
-    func connectFirst(deadline: Int64) throws(NBDConnectError) -> NBDExportFacts {
-        let (socket, facts) = try NBDHandshake.negotiate(
+    /// The first connection of a fabric: its errors are told in full. `epoch` is the lease that a predecessor
+    /// had: where another one has taken its place, every request throws `leaseLost`.
+    func connectFirst(epoch: UInt64?, deadline: Int64) throws(NBDConnectError) -> NBDExportFacts {
+        var (socket, facts) = try NBDHandshake.negotiate(
             target.uri, client: client, security: target.security, deadline: deadline)
-        target.facts.withLock { $0 = facts }
-        state.withLock { $0.socket = socket }
-        tally.moveTo(.connected)
+        let isSame = epoch == nil || epoch == facts.epoch
+        if let epoch { facts.epoch = epoch }
+        target.facts.withLock { [facts] in $0 = facts }
+        if isSame { state.withLock { $0.socket = socket } }
+        tally.moveTo(isSame ? .connected : .lost)
         return facts
     }
 
@@ -64,6 +71,8 @@ final class NBDLink: Sendable {
         let call = unsafe NBDCall(
             command: command, offset: page * UInt64(pageBytes), length: count * pageBytes,
             send: send, receive: receive)
+        // Outside of the lock: two links that wait for each other must not hold their own.
+        try awaitOthersFences(deadline)
         // SAFETY: the pointers are used inside this call only, by this thread.
         nonisolated(unsafe) let borrowed = call
         let failure = state.withLock { state -> FabricError? in
@@ -96,6 +105,7 @@ final class NBDLink: Sendable {
             } catch {
                 // Half a reply may be under way: this connection is of no more use.
                 state.socket = nil
+                if call.command != .read { target.unfenced.bitwiseOr(bit, ordering: .releasing) }
                 tally.moveTo(.reconnecting)
                 switch error {
                 case .timedOut: throw .deadlinePassed
@@ -125,6 +135,7 @@ final class NBDLink: Sendable {
             state.socket = socket
             state.backoff = Self.backoffFirst
             state.nextAttempt = 0
+            target.unfenced.bitwiseAnd(~bit, ordering: .releasing)
             tally.reconnects.wrappingAdd(1, ordering: .relaxed)
             tally.moveTo(.connected)
         } catch {
@@ -137,6 +148,32 @@ final class NBDLink: Sendable {
                 throw .leaseLost
             }
         }
+    }
+
+    /// Returns when no other link's ended connection can still carry a store: connects them if their own threads
+    /// do not. The common case is one load of a word.
+    private func awaitOthersFences(_ deadline: Int64) throws(FabricError) {
+        while target.unfenced.load(ordering: .acquiring) & ~bit != 0 {
+            for link in target.links() where link !== self { try link.fence(deadline) }
+            guard target.unfenced.load(ordering: .acquiring) & ~bit != 0 else { return }
+            guard monotonicNow() + Self.fencePause < deadline else { throw .unreachable }
+            sleepNanoseconds(Self.fencePause)
+        }
+    }
+
+    /// Connects if it must, unless its own thread is at it.
+    private func fence(_ deadline: Int64) throws(FabricError) {
+        guard target.unfenced.load(ordering: .acquiring) & bit != 0 else { return }
+        let failure = state.withLockIfAvailable { state -> FabricError? in
+            do throws(FabricError) {
+                if state.isClosed { throw .unreachable }
+                if state.socket == nil { try self.reconnect(&state, deadline) }
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let failure = failure ?? nil { throw failure }
     }
 
     private func note(_ failure: FabricError) {

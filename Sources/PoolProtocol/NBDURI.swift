@@ -96,7 +96,7 @@ package struct NBDURIError: Error, Equatable, Sendable, CustomStringConvertible 
     package var text: String
     package var reason: String
 
-    init(_ text: String, _ reason: String) {
+    package init(_ text: String, _ reason: String) {
         self.text = text
         self.reason = reason
     }

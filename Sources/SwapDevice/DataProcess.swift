@@ -142,9 +142,11 @@ package struct DataProcess {
         }
         let ends = Ends()
         var threads: [WorkerThread] = []
-        for index in 0..<region.workers {
-            let worker = try makeWorker(index, fuse, region, fabric, fallback)
-            let boxed = WorkerBox(worker)
+        // All channels are made before any is used: a fabric then knows whom its predecessor may have left.
+        let workers = try (0..<region.workers).map {
+            WorkerBox(try makeWorker($0, fuse, region, fabric, fallback))
+        }
+        for (index, boxed) in workers.enumerated() {
             threads.append(
                 try WorkerThread("farswap-\(index)") {
                     _ = fm_set_io_flusher()

@@ -25,6 +25,8 @@ package import LinuxSystem
         case deviceState, startedAt
         // Copied from the fabric now and then.
         case fabricReconnects, fabricRefused, fabricSlabs, fabricPages
+        /// The lease's number where the fabric has one and the data process must find the same again; 0 is none.
+        case leaseEpoch
     }
 
     /// What `HeaderWord.deviceState` says.

@@ -9,7 +9,9 @@ enum DataOptions {
     static let list: [Option] = [
         Option(
             "lease", .string, placeholder: "NAME",
-            help: "The lease's name at the server; the device's name unless given."),
+            help:
+                "The lease's or export's name where the URL has none; the device's name unless given."
+        ),
         Option(
             "auth-file", .string, placeholder: "FILE",
             help: "Keys, one name:hexkey per line (as psktool writes them)."),
@@ -97,7 +99,8 @@ enum AttachCommand {
             priority: Int32(invocation.integer("priority")),
             hasFallback: invocation.stringIfSet("fallback") != nil,
             executable: try ownExecutable(),
-            dataArguments: ["data", url, "--name", name] + DataOptions.arguments(invocation))
+            dataArguments: ["data", url, "--name", name, "--identity", makeIdentity()]
+                + DataOptions.arguments(invocation))
         do throws(SwapDeviceError) {
             let attachment = FuseAttachment(
                 directory: DeviceDirectory(), log: Logger(level: .info))

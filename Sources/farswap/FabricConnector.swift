@@ -38,20 +38,16 @@ struct FabricConnector {
             } catch {
                 throw ConnectFailure(status: Self.status(error).rawValue, reason: "\(error)")
             }
-        case .nbd:
-            throw ConnectFailure(
-                status: ExitStatus.usage.rawValue,
-                reason:
-                    "nbd is not in this build of farswap; use shm:PATH on the memory server's host")
+        case .nbd(let uri): return try connectNBD(uri, size)
         }
     }
 
     /// The key that --auth-file and --key name; nil without a file.
-    private func key() throws(ConnectFailure) -> SharedKey? {
+    func key(preferring name: String? = nil) throws(ConnectFailure) -> SharedKey? {
         guard let path = invocation.stringIfSet("auth-file") else { return nil }
         do {
             let keys = try SharedKey.parse(readSmallText(path))
-            let wanted = invocation.stringIfSet("key")
+            let wanted = invocation.stringIfSet("key") ?? name
             guard let key = keys.first(where: { wanted == nil || $0.name == wanted }) else {
                 throw ConnectFailure(
                     status: ExitStatus.usage.rawValue,
@@ -79,9 +75,14 @@ struct FabricConnector {
     }
 
     private func deviceSize() throws(ConnectFailure) -> ByteCount {
+        try withRegion { $0.size }
+    }
+
+    /// Looks into the memory that all data processes of the device share.
+    func withRegion<R>(_ body: (borrowing SharedRegion) -> R) throws(ConnectFailure) -> R {
         do throws(SystemError) {
             let copy = try FileDescriptor("dup", dup(SwapDescriptor.region))
-            return try SharedRegion(openingIn: copy, populate: false).size
+            return body(try SharedRegion(openingIn: copy, populate: false))
         } catch {
             throw ConnectFailure(status: 71, reason: "\(error)")
         }

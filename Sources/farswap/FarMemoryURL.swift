@@ -3,13 +3,14 @@ import Fabric
 import FabricDRAM
 import FarMemory
 import LinuxSystem
+import PoolProtocol
 import SwapDevice
 
 /// Where far memory is, as the command line names it.
 struct FarMemoryURL {
     enum Source: Equatable {
         case shm(socket: String, lease: String?)
-        case nbd(String)
+        case nbd(NBDURI)
         case dram(path: String)
     }
 
@@ -28,7 +29,7 @@ struct FarMemoryURL {
             }
             source = .shm(socket: String(path), lease: lease)
         } else if text.hasPrefix("nbd") && text.contains(":") {
-            source = .nbd(text)
+            source = .nbd(try Self.nbd(text))
         } else if text.hasPrefix("dram:/") {
             source = .dram(path: String(text.dropFirst(5)))
         } else if text.hasPrefix("rdma:") {
@@ -45,6 +46,18 @@ struct FarMemoryURL {
             throw UsageError("'\(text)': after ? comes lease=NAME")
         }
         return String(query.dropFirst(6))
+    }
+
+    private static func nbd(_ text: String) throws(UsageError) -> NBDURI {
+        do throws(NBDURIError) {
+            let uri = try NBDURI(text)
+            if case .unix(let path) = uri.endpoint, !path.hasPrefix("/") {
+                throw NBDURIError(text, "give socket= an absolute path")
+            }
+            return uri
+        } catch {
+            throw UsageError("\(error)")
+        }
     }
 
     var isNBD: Bool { if case .nbd = source { true } else { false } }

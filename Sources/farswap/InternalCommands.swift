@@ -29,7 +29,7 @@ enum InternalCommands {
         name: "data", summary: "serve a device",
         options: [
             Option("name", .string, required: true, help: "The device's name."),
-            Option("first", .flag, help: "Somebody waits for readiness."),
+            Option("first", .flag, help: "Somebody waits for readiness."), identityOption,
         ] + DataOptions.list,
         positionals: [Positional("URL", help: "Where the far memory is.")],
         hidden: true, configurable: false,

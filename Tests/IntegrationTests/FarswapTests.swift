@@ -4,18 +4,7 @@ import LinuxSystem
 import TestSupport
 import Testing
 
-private let needs = Capability.all([.farSwap, .memoryControllerV1])
-
-/// A command line that must fail, and its exit status.
-struct WrongUse: Sendable {
-    let arguments: [String]
-    let status: Int32
-
-    init(_ arguments: [String], _ status: Int32) {
-        self.arguments = arguments
-        self.status = status
-    }
-}
+private let needs = SwapHost.needs
 
 private let wrongUses = [
     WrongUse(["attach", "shm:/nonexistent/socket", "--size", "64MiB"], 69),
@@ -34,68 +23,8 @@ private let wrongUses = [
 /// on tmpfs (dram:), so that what fails here is the swap path; memserver's part has its own tests.
 @Suite(.serialized, .enabled(if: needs.isUsable, "\(needs.reason)"), .timeLimit(.minutes(5)))
 struct FarswapTests {
-    /// A runtime directory and a lock of its own: swap devices are the whole machine's.
-    private final class Host {
-        let directory: TemporaryDirectory
-        let environment: [String: String]
-        private let lock: FileDescriptor
-
-        init() throws {
-            directory = try TemporaryDirectory(inMemory: true)
-            environment = ["FARMEM_RUNTIME_DIR": directory.path]
-            try makeDirectories("/run/farmem")
-            lock = try FileDescriptor.open("/run/farmem/swap-tests.lock", O_RDWR | O_CREAT)
-            _ = try lock.lock(wait: true)
-        }
-
-        @discardableResult
-        func farswap(_ arguments: String...) throws -> (
-            end: ChildEnd, output: String, error: String
-        ) {
-            try TestProcess.run("farswap", arguments, environment: environment, seconds: 60)
-        }
-
-        func attach(_ name: String = "t0", _ more: [String] = []) throws {
-            let all =
-                [
-                    "attach", "dram:\(directory.file("far-\(name)"))", "--size", "256MiB", "--name",
-                    name,
-                ]
-                + ["--priority", "32000"] + more
-            let result = try TestProcess.run(
-                "farswap", all, environment: environment, seconds: 30)
-            try #require(result.end == .exited(0), "\(result.error)")
-        }
-
-        func device(_ name: String = "t0") throws -> JSONValue {
-            let text = try farswap("status", name, "--json").output
-            return try #require(JSONValue.parse(text)["devices"]?.array?.first)
-        }
-
-        func bench(_ arguments: String...) throws -> (
-            end: ChildEnd, output: String, error: String
-        ) {
-            try TestProcess.run(
-                "farmem", ["bench"] + arguments, environment: environment, seconds: 120)
-        }
-
-        /// Whatever a failed test left.
-        deinit {
-            for name in (try? directoryEntries(directory.file("swap"))) ?? [] {
-                _ = try? farswap("detach", name, "--force")
-                _ = try? farswap("status", name, "--repair")
-            }
-        }
-    }
-
-    private func processes(_ host: Host) throws -> [String] {
-        try directoryEntries("/proc").filter { Int($0) != nil }.compactMap {
-            try? readSmallText("/proc/\($0)/environ")
-        }.filter { $0.contains("FARMEM_RUNTIME_DIR=\(host.directory.path)") }
-    }
-
     @Test func detachLeavesNothing() throws {
-        let host = try Host()
+        let host = try SwapHost()
         let before = try swapAreas()
         try host.attach()
         #expect(try swapAreas().count == before.count + 1)
@@ -106,11 +35,11 @@ struct FarswapTests {
         #expect(try directoryEntries(host.directory.file("swap")).isEmpty)
         #expect(try !readSmallText("/proc/self/mounts").contains(host.directory.path))
         #expect(!fileExists(host.directory.file("far-t0")))
-        #expect(try processes(host).isEmpty)
+        #expect(try host.processes().isEmpty)
     }
 
     @Test func everyPageComesBackAndFarMemoryIsGivenBackAfterwards() throws {
-        let host = try Host()
+        let host = try SwapHost()
         try host.attach()
         let result = try host.bench("swap", "--size", "64MiB", "--json")
         #expect(result.end == .exited(0), "\(result.error)")
@@ -128,7 +57,7 @@ struct FarswapTests {
     }
 
     @Test func killingTheDataProcessUnderLoadCostsNoPage() throws {
-        let host = try Host()
+        let host = try SwapHost()
         try host.attach()
         let result = try host.bench(
             "integrity", "--device", "t0", "--swap-ins", "15000", "--size", "32MiB",
@@ -142,7 +71,7 @@ struct FarswapTests {
     }
 
     @Test func anUpgradeReplacesTheDataProcess() throws {
-        let host = try Host()
+        let host = try SwapHost()
         try host.attach()
         let before = try host.device()["data_pid"]?.integer
         #expect(try host.farswap("upgrade", "t0").end == .exited(0))
@@ -156,7 +85,7 @@ struct FarswapTests {
     }
 
     @Test func aKilledKeeperIsReplacedByTheDataProcess() throws {
-        let host = try Host()
+        let host = try SwapHost()
         try host.attach()
         let keeper = Int32(try #require(try host.device()["keeper_pid"]?.integer))
         kill(keeper, SIGKILL)
@@ -175,7 +104,7 @@ struct FarswapTests {
     }
 
     @Test func whatADoubleCrashLeavesIsRepaired() throws {
-        let host = try Host()
+        let host = try SwapHost()
         try host.attach()
         let before = try swapAreas().count
         let status = try host.device()
@@ -193,19 +122,11 @@ struct FarswapTests {
 
     @Test(arguments: wrongUses)
     func wrongUseIsOneLineAndChangesNothing(_ use: WrongUse) throws {
-        let host = try Host()
-        let before = try swapAreas()
-        let result = try TestProcess.run(
-            "farswap", use.arguments, environment: host.environment, seconds: 30)
-        #expect(result.end == .exited(use.status), "\(result.error)")
-        #expect(result.error.split(separator: "\n").count == 1, "\(result.error)")
-        #expect(try swapAreas() == before)
-        #expect(try directoryEntries(host.directory.path).allSatisfy { $0 == "swap" })
-        #expect(((try? directoryEntries(host.directory.file("swap"))) ?? []).isEmpty)
+        try SwapHost().expectNothingDone(by: use)
     }
 
     @Test func aNameIsGivenOnce() throws {
-        let host = try Host()
+        let host = try SwapHost()
         try host.attach()
         let second = try host.farswap(
             "attach", "dram:\(host.directory.file("other"))", "--size", "64MiB", "--name", "t0")

@@ -270,6 +270,80 @@ struct FabricNBDTests {
         #expect(older.isClosed())
         #expect(try stranger.errorOf(.flush, 0, 0) == .some(.none))
     }
+
+    /// A successor's first request ends every connection that its predecessor may have left a store in.
+    @Test func aSuccessorEndsAllConnectionsOfItsPredecessor() throws {
+        let served = try ServedScratch()
+        let uri = NBDURI(endpoint: .unix(path: served.path), export: "x")
+        let identity = NBDContinuity.randomIdentity()
+        let older = try FabricNBD(
+            uri, continuity: NBDContinuity(identity: identity), deadline: soon())
+        let olderCallers = try [Caller(older), Caller(older)]
+        for caller in olderCallers { try caller.store(1, [UInt8](repeating: 1, count: pageBytes)) }
+        let before = older.counters.reconnects
+        let newer = try FabricNBD(
+            uri, continuity: NBDContinuity(identity: identity), deadline: soon())
+        let newerCallers = try [Caller(newer), Caller(newer)]
+        #expect(try newerCallers[0].load(1, 1) == [UInt8](repeating: 1, count: pageBytes))
+        // The second channel of the newer one has not been used, and yet the older one's is gone.
+        #expect(try olderCallers[1].load(1, 1) == [UInt8](repeating: 1, count: pageBytes))
+        #expect(older.counters.reconnects == before + 1)
+        newer.close(releaseLease: false)
+        older.close(releaseLease: false)
+    }
+
+    @Test func aSuccessorOnAnotherLeaseIsLostAtOnce() throws {
+        let served = try ServedScratch()
+        let uri = NBDURI(endpoint: .unix(path: served.path), export: "x")
+        let epoch = try #require(try FabricNBD(uri, deadline: soon()).facts?.epoch)
+        let same = try FabricNBD(uri, continuity: NBDContinuity(epoch: epoch), deadline: soon())
+        #expect(try Caller(same).load(0, 1) == [UInt8](repeating: 0, count: pageBytes))
+        let other = try FabricNBD(
+            uri, continuity: NBDContinuity(epoch: epoch + 1), deadline: soon())
+        let caller = try Caller(other)
+        #expect(other.state == .lost)
+        #expect(throws: FabricError.leaseLost) { try caller.load(0, 1) }
+        #expect(other.state == .lost)
+    }
+
+    /// A store that failed on one channel may still be carried out by the server, until that channel's
+    /// connection is known to have ended: no other channel sends before.
+    @Test(arguments: [true, false])
+    func aFailedStoreHoldsUpTheOtherChannels(isStore: Bool) throws {
+        let exports = try ScratchExports(mebibytes: 16)
+        let directory = try TemporaryDirectory()
+        let path = directory.file("s")
+        let first = try Listening(path, exports)
+        let fabric = try FabricNBD(
+            NBDURI(endpoint: .unix(path: path), export: "x"), deadline: soon())
+        let callers = try [Caller(fabric), Caller(fabric)]
+        for caller in callers { _ = try caller.load(5, 1) }
+        let before = fabric.counters.reconnects
+        first.stop()
+        #expect(throws: FabricError.unreachable) {
+            if isStore {
+                try callers[0].store(5, pages: 1, deadline: soon(0.2))
+            } else {
+                _ = try callers[0].load(5, 1, deadline: soon(0.2))
+            }
+        }
+        let second = try Listening(path, exports)
+        _ = try callers[1].load(5, 1)
+        #expect(fabric.counters.reconnects - before == (isStore ? 2 : 1))
+        fabric.close(releaseLease: false)
+        second.stop()
+    }
+
+    @Test func noMoreThanTheLimitIsUsed() throws {
+        let served = try ServedScratch()
+        let uri = NBDURI(endpoint: .unix(path: served.path), export: "x")
+        let all = try Caller(FabricNBD(uri, deadline: soon()))
+        try all.store(4095, [UInt8](repeating: 9, count: pageBytes))
+        let part = try FabricNBD(uri, limit: .mib(8), deadline: soon())
+        #expect(part.size == .mib(8))
+        part.close(releaseLease: true)
+        #expect(try all.load(4095, 1) == [UInt8](repeating: 9, count: pageBytes))
+    }
 }
 
 /// A server that a test starts and stops on a path.
