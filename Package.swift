@@ -166,8 +166,8 @@ let package = Package(
             "PoolProtocol", "LinuxSystem", "FarMemory", "Telemetry", "TestSupport",
         ]),
         tests("SwapDeviceTests", [
-            "SwapDevice", "Fabric", "FabricSimulator", "FarMemory", "LinuxSystem", "CSwapShims",
-            "TestSupport",
+            "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricSimulator", "FarMemory",
+            "LinuxSystem", "CSwapShims", "MemoryPool", "MemoryServer", "Telemetry", "TestSupport",
         ]),
         tests("ContainersTests", ["Containers", "TestSupport", "LinuxSystem", "FarMemory"]),
         tests("OffloadPolicyTests", ["OffloadPolicy", "TestSupport", "FarMemory"]),

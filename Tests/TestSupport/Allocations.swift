@@ -9,6 +9,9 @@ package func allocations<E: Error>(in body: () throws(E) -> Void) throws(E) -> U
     return fm_allocations_of_thread() - before
 }
 
+/// Heap allocations of the calling thread so far, for code that is called back on a thread of its own.
+package func allocationsOfThread() -> UInt64 { fm_allocations_of_thread() }
+
 /// Heap allocations of all threads of this process so far, for code that works on threads of its own. Other tests run
 /// in parallel: such a suite must be `.serialized` and filtered to run alone, or compare in a process of its own.
 package func allocationsOfProcess() -> UInt64 { fm_allocations_of_process() }
