@@ -112,8 +112,18 @@ struct NBDAgreement {
                 try receiveMore()
             }
         } catch {
-            // What was answered before the end still leaves, if the peer takes it.
-            try? batch.flush()
+            // What was asked before a proper end is answered, if the peer takes it.
+            do throws(TransportEnd) {
+                if error.end == .disconnected || error.end == .closed {
+                    while longReadCount > 0 {
+                        try continueLongRead()
+                        try batch.flush()
+                    }
+                }
+                try batch.flush()
+            } catch {
+                return .closed
+            }
             return error.end
         }
     }

@@ -244,6 +244,34 @@ final class BareClient {
         #expect(finished == [11, 10] && bytes == 4 << 20)
     }
 
+    /// A client may ask for much, say goodbye, and only then read its answers.
+    @Test(arguments: [true, false])
+    func whatWasAskedBeforeTheEndIsAnswered(byDisconnect: Bool) throws {
+        let served = try ServedScratch()
+        let client = try BareClient(served.path)
+        try client.go(structured: true)
+        let bytes = [UInt8](repeating: 7, count: 1 << 20)
+        try client.request(.write, 0, bytes.count, payload: bytes)
+        #expect(try client.reply() == .simple(cookie: 1, error: .none))
+        // In one piece, so that the server finds the end behind the requests.
+        let disconnect = [0x25, 0x60, 0x95, 0x13, 0, 0, 0, 2] + [UInt8](repeating: 0, count: 20)
+        try client.request(
+            .read, 0, bytes.count, cookie: 5, payload: byDisconnect ? disconnect : [])
+        if !byDisconnect { shutdown(client.socket.rawValue, Int32(SHUT_WR)) }
+        var received = 0
+        while received < bytes.count {
+            guard case .chunk(5, .offsetData, let isLast, let length) = try client.reply() else {
+                Issue.record("the end after \(received) bytes")
+                return
+            }
+            let data = try client.receive(Int(length)).dropFirst(8)
+            #expect(data.allSatisfy { $0 == 7 })
+            received += data.count
+            #expect(isLast == (received == bytes.count))
+        }
+        #expect(client.isClosed())
+    }
+
     @Test func blockStatusTellsHolesFromData() throws {
         let served = try ServedScratch()
         let client = try BareClient(served.path)
