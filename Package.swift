@@ -158,6 +158,7 @@ let package = Package(
         tests("PoolProtocolTests", ["PoolProtocol", "FarMemory", "TestSupport"]),
         tests("MemoryPoolTests", ["MemoryPool", "LinuxSystem", "FarMemory", "TestSupport"]),
         tests("MemoryServerTests", [
+            "MemoryPool",
             "MemoryServer", "PoolProtocol", "FarMemory", "LinuxSystem", "Telemetry", "TestSupport",
             "Fabric", "FabricNBD", "TransportSecurity", "CLinuxShims",
         ]),

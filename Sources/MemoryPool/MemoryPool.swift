@@ -160,7 +160,8 @@ package final class MemoryPool: Sendable {
         }
     }
 
-    private func wholeSlabs(_ size: ByteCount) -> ByteCount {
+    /// The size that a lease gets that is made with this one.
+    package func wholeSlabs(_ size: ByteCount) -> ByteCount {
         ByteCount((size.bytes + slab.bytes - 1) / slab.bytes * slab.bytes)
     }
 

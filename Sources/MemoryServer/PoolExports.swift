@@ -44,7 +44,7 @@ package final class PoolExports: NBDExports {
 
     package func size(_ name: String, key: String?) -> UInt64? {
         guard let found = pool.leases().first(where: { $0.lease.name == name })?.lease else {
-            return isLeaseName(name) ? autoLease?.bytes : nil
+            return isLeaseName(name) ? autoLease.map { pool.wholeSlabs($0).bytes } : nil
         }
         return found.owner == key ? found.size.bytes : nil
     }
