@@ -30,17 +30,29 @@ struct NBDByteReader {
         return text
     }
 
+    /// A text behind its length of 32 bits.
+    mutating func countedText() throws(NBDProtocolError) -> String {
+        try text(Int(try integer(UInt32.self)))
+    }
+
     func requireEnd() throws(NBDProtocolError) {
         guard remaining == 0 else { throw .badLength(UInt64(remaining)) }
     }
 }
 
 extension [UInt8] {
-    mutating func putBigEndian<T: FixedWidthInteger & UnsignedInteger>(_ value: T) {
-        for shift in stride(from: T.bitWidth - 8, through: 0, by: -8) {
-            append(UInt8(truncatingIfNeeded: value >> T(shift)))
+    /// Integers one after another, big-endian, each in its own width.
+    init<each T: FixedWidthInteger & UnsignedInteger>(bigEndian values: repeat each T) {
+        self = []
+        for value in repeat each values {
+            for shift in stride(from: type(of: value).bitWidth - 8, through: 0, by: -8) {
+                append(UInt8(truncatingIfNeeded: value >> shift))
+            }
         }
     }
+
+    /// A text behind its length of 32 bits.
+    init(counted text: String) { self = [UInt8](bigEndian: UInt32(text.utf8.count)) + text.utf8 }
 }
 
 /// The server's first 18 bytes.
@@ -60,11 +72,7 @@ package struct NBDGreeting: Equatable, Sendable {
     }
 
     package var encoded: [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.putBigEndian(NBDWire.serverMagic)
-        bytes.putBigEndian(NBDWire.optionMagic)
-        bytes.putBigEndian(flags.rawValue)
-        return bytes
+        [UInt8](bigEndian: NBDWire.serverMagic, NBDWire.optionMagic, flags.rawValue)
     }
 }
 
@@ -84,11 +92,7 @@ package struct NBDOptionHeader: Equatable, Sendable {
 
     /// A whole option, header and data.
     package static func encode(_ option: NBDOption, _ data: [UInt8] = []) -> [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.putBigEndian(NBDWire.optionMagic)
-        bytes.putBigEndian(option.rawValue)
-        bytes.putBigEndian(UInt32(data.count))
-        return bytes + data
+        [UInt8](bigEndian: NBDWire.optionMagic, option.rawValue, UInt32(data.count)) + data
     }
 }
 
@@ -113,12 +117,9 @@ package struct NBDOptionReplyHeader: Equatable, Sendable {
     package static func encode(
         _ option: NBDOption, _ reply: NBDOptionReply, _ data: [UInt8] = []
     ) -> [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.putBigEndian(NBDWire.optionReplyMagic)
-        bytes.putBigEndian(option.rawValue)
-        bytes.putBigEndian(reply.rawValue)
-        bytes.putBigEndian(UInt32(data.count))
-        return bytes + data
+        [UInt8](
+            bigEndian: NBDWire.optionReplyMagic, option.rawValue, reply.rawValue,
+            UInt32(data.count)) + data
     }
 }
 
@@ -134,7 +135,7 @@ package struct NBDExportRequest: Equatable, Sendable {
 
     package init(_ data: [UInt8]) throws(NBDProtocolError) {
         var reader = NBDByteReader(data[...])
-        name = try reader.text(Int(try reader.integer(UInt32.self)))
+        name = try reader.countedText()
         wanted = []
         for _ in 0..<Int(try reader.integer(UInt16.self)) {
             wanted.append(NBDInformation(rawValue: try reader.integer(UInt16.self)))
@@ -143,12 +144,8 @@ package struct NBDExportRequest: Equatable, Sendable {
     }
 
     package var encoded: [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.putBigEndian(UInt32(name.utf8.count))
-        bytes += Array(name.utf8)
-        bytes.putBigEndian(UInt16(wanted.count))
-        for information in wanted { bytes.putBigEndian(information.rawValue) }
-        return bytes
+        [UInt8](counted: name) + [UInt8](bigEndian: UInt16(wanted.count))
+            + wanted.flatMap { [UInt8](bigEndian: $0.rawValue) }
     }
 }
 
@@ -164,27 +161,20 @@ package struct NBDContextRequest: Equatable, Sendable {
 
     package init(_ data: [UInt8]) throws(NBDProtocolError) {
         var reader = NBDByteReader(data[...])
-        name = try reader.text(Int(try reader.integer(UInt32.self)))
+        name = try reader.countedText()
         queries = []
         let count = try reader.integer(UInt32.self)
         // Each query has a length of 4 bytes: a count that cannot fit is refused before the loop.
         guard Int(count) * 4 <= reader.remaining else { throw .badLength(UInt64(count)) }
         for _ in 0..<Int(count) {
-            queries.append(try reader.text(Int(try reader.integer(UInt32.self))))
+            queries.append(try reader.countedText())
         }
         try reader.requireEnd()
     }
 
     package var encoded: [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.putBigEndian(UInt32(name.utf8.count))
-        bytes += Array(name.utf8)
-        bytes.putBigEndian(UInt32(queries.count))
-        for query in queries {
-            bytes.putBigEndian(UInt32(query.utf8.count))
-            bytes += Array(query.utf8)
-        }
-        return bytes
+        [UInt8](counted: name) + [UInt8](bigEndian: UInt32(queries.count))
+            + queries.flatMap { [UInt8](counted: $0) }
     }
 }
 
@@ -222,25 +212,15 @@ package enum NBDExportFact: Equatable, Sendable {
     }
 
     package var encoded: [UInt8] {
-        var bytes: [UInt8] = []
         switch self {
         case .export(let size, let flags):
-            bytes.putBigEndian(NBDInformation.export.rawValue)
-            bytes.putBigEndian(size)
-            bytes.putBigEndian(flags.rawValue)
+            [UInt8](bigEndian: NBDInformation.export.rawValue, size, flags.rawValue)
         case .blockSize(let minimum, let preferred, let maximum):
-            bytes.putBigEndian(NBDInformation.blockSize.rawValue)
-            for value in [minimum, preferred, maximum] { bytes.putBigEndian(value) }
-        case .text(let kind, let text):
-            bytes.putBigEndian(kind.rawValue)
-            bytes += Array(text.utf8)
-        case .epoch(let epoch):
-            bytes.putBigEndian(NBDInformation.epoch.rawValue)
-            bytes.putBigEndian(epoch)
-        case .unknown(let kind):
-            bytes.putBigEndian(kind.rawValue)
+            [UInt8](bigEndian: NBDInformation.blockSize.rawValue, minimum, preferred, maximum)
+        case .text(let kind, let text): [UInt8](bigEndian: kind.rawValue) + text.utf8
+        case .epoch(let epoch): [UInt8](bigEndian: NBDInformation.epoch.rawValue, epoch)
+        case .unknown(let kind): [UInt8](bigEndian: kind.rawValue)
         }
-        return bytes
     }
 }
 
@@ -261,35 +241,24 @@ package struct NBDContextReply: Equatable, Sendable {
     }
 
     package var encoded: [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.putBigEndian(id)
-        return bytes + Array(name.utf8)
+        [UInt8](bigEndian: id) + name.utf8
     }
 }
 
 /// The data of a SERVER reply to LIST: one export's name.
-package func encodeNBDListEntry(_ name: String) -> [UInt8] {
-    var bytes: [UInt8] = []
-    bytes.putBigEndian(UInt32(name.utf8.count))
-    return bytes + Array(name.utf8)
-}
+package func encodeNBDListEntry(_ name: String) -> [UInt8] { [UInt8](counted: name) }
 
 /// What follows EXPORT_NAME: size, flags, and 124 zeros unless the client renounced them.
 package func encodeNBDExportNameReply(
     size: UInt64, flags: NBDTransmissionFlags, withZeroes: Bool
 ) -> [UInt8] {
-    var bytes: [UInt8] = []
-    bytes.putBigEndian(size)
-    bytes.putBigEndian(flags.rawValue)
-    if withZeroes { bytes += [UInt8](repeating: 0, count: 124) }
-    return bytes
+    [UInt8](bigEndian: size, flags.rawValue)
+        + [UInt8](repeating: 0, count: withZeroes ? 124 : 0)
 }
 
 /// The four bytes that a client sends after the greeting.
 package func encodeNBDClientFlags(_ flags: NBDHandshakeFlags) -> [UInt8] {
-    var bytes: [UInt8] = []
-    bytes.putBigEndian(UInt32(flags.rawValue))
-    return bytes
+    [UInt8](bigEndian: UInt32(flags.rawValue))
 }
 
 /// The client's flags; nil when it sets one that the server does not know.

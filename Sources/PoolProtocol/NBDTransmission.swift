@@ -84,12 +84,12 @@ package struct NBDRequest: Equatable, Sendable {
     /// Reads a request from at least 28 bytes; nil when the magic number is wrong.
     @inlinable package init?(at bytes: UnsafeRawPointer) {
         // SAFETY: the caller gives at least `requestBytes`.
-        guard unsafe bytes.bigEndian32(0) == NBDWire.requestMagic else { return nil }
-        flags = NBDCommandFlags(rawValue: unsafe bytes.bigEndian16(4))
-        command = NBDCommand(rawValue: unsafe bytes.bigEndian16(6))
-        cookie = unsafe bytes.bigEndian64(8)
-        offset = unsafe bytes.bigEndian64(16)
-        length = unsafe bytes.bigEndian32(24)
+        guard unsafe bytes.bigEndian(0) == NBDWire.requestMagic else { return nil }
+        flags = NBDCommandFlags(rawValue: unsafe bytes.bigEndian(4))
+        command = NBDCommand(rawValue: unsafe bytes.bigEndian(6))
+        cookie = unsafe bytes.bigEndian(8)
+        offset = unsafe bytes.bigEndian(16)
+        length = unsafe bytes.bigEndian(24)
     }
 
     /// Writes 28 bytes.
@@ -111,7 +111,7 @@ package enum NBDReply: Equatable, Sendable {
 
     /// How long the header is that begins with these 4 bytes; nil when they begin no reply.
     @inlinable package static func headerBytes(at bytes: UnsafeRawPointer) -> Int? {
-        switch unsafe bytes.bigEndian32(0) {
+        switch unsafe bytes.bigEndian(0) as UInt32 {
         case NBDWire.simpleReplyMagic: NBDWire.simpleReplyBytes
         case NBDWire.structuredReplyMagic: NBDWire.structuredReplyBytes
         default: nil
@@ -121,17 +121,17 @@ package enum NBDReply: Equatable, Sendable {
     /// Reads a whole header; nil when its magic number is wrong.
     @inlinable package init?(at bytes: UnsafeRawPointer) {
         // SAFETY: the caller gives the number of bytes that `headerBytes` asked for.
-        switch unsafe bytes.bigEndian32(0) {
+        switch unsafe bytes.bigEndian(0) as UInt32 {
         case NBDWire.simpleReplyMagic:
             self = .simple(
-                cookie: unsafe bytes.bigEndian64(8),
-                error: NBDErrorNumber(rawValue: unsafe bytes.bigEndian32(4)))
+                cookie: unsafe bytes.bigEndian(8),
+                error: NBDErrorNumber(rawValue: unsafe bytes.bigEndian(4)))
         case NBDWire.structuredReplyMagic:
             self = .chunk(
-                cookie: unsafe bytes.bigEndian64(8),
-                type: NBDChunkType(rawValue: unsafe bytes.bigEndian16(6)),
-                isLast: unsafe bytes.bigEndian16(4) & 1 != 0,
-                length: unsafe bytes.bigEndian32(16))
+                cookie: unsafe bytes.bigEndian(8),
+                type: NBDChunkType(rawValue: unsafe bytes.bigEndian(6)),
+                isLast: unsafe (bytes.bigEndian(4) as UInt16) & 1 != 0,
+                length: unsafe bytes.bigEndian(16))
         default:
             return nil
         }
@@ -158,25 +158,19 @@ package enum NBDReply: Equatable, Sendable {
 }
 
 extension UnsafeRawPointer {
-    @inlinable package func bigEndian16(_ offset: Int) -> UInt16 {
-        UInt16(bigEndian: unsafe loadUnaligned(fromByteOffset: offset, as: UInt16.self))
-    }
-    @inlinable package func bigEndian32(_ offset: Int) -> UInt32 {
-        UInt32(bigEndian: unsafe loadUnaligned(fromByteOffset: offset, as: UInt32.self))
-    }
-    @inlinable package func bigEndian64(_ offset: Int) -> UInt64 {
-        UInt64(bigEndian: unsafe loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+    /// A big-endian integer at an offset in bytes, aligned or not.
+    @inlinable package func bigEndian<T: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>(
+        _ offset: Int
+    ) -> T {
+        T(bigEndian: unsafe loadUnaligned(fromByteOffset: offset, as: T.self))
     }
 }
 
 extension UnsafeMutableRawPointer {
-    @inlinable package func putBigEndian(_ value: UInt16, _ offset: Int) {
-        unsafe storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self)
-    }
-    @inlinable package func putBigEndian(_ value: UInt32, _ offset: Int) {
-        unsafe storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self)
-    }
-    @inlinable package func putBigEndian(_ value: UInt64, _ offset: Int) {
-        unsafe storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt64.self)
+    /// Writes an integer big-endian at an offset in bytes, aligned or not.
+    @inlinable package func putBigEndian<T: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>(
+        _ value: T, _ offset: Int
+    ) {
+        unsafe storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
     }
 }

@@ -23,9 +23,9 @@ package enum NBDWire {
 
     /// The longest payload of one request, both ways: what all clients stay below by default.
     package static let payloadBytesMax = 32 << 20
-    /// The longest option that a server reads: an export name and a few metadata queries fit.
     /// What names a client in a fence.
     package static let fenceBytes = 16
+    /// The longest option that a server reads: an export name and a few metadata queries fit.
     package static let optionBytesMax = 16 << 10
     /// The longest text that the protocol allows in names and messages.
     package static let textBytesMax = 4096
