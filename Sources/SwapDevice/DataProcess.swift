@@ -150,8 +150,7 @@ package struct DataProcess {
             threads.append(
                 try WorkerThread("farswap-\(index)") {
                     _ = fm_set_io_flusher()
-                    boxed.worker.finishPredecessorsRequest()
-                    ends.record(boxed.worker.run())
+                    ends.record(boxed.worker.finishPredecessorsRequest() ?? boxed.worker.run())
                 })
         }
         region.deviceState = .attached
@@ -160,12 +159,13 @@ package struct DataProcess {
             "serving",
             ["device": options.name, "workers": region.workers, "pid": Int(getpid())])
         let end = try watch(region, fabric, ends, workers: threads.count)
-        for thread in threads { thread.join() }
         if case .failed(let code) = end {
+            // At once, without the other workers: they may sleep for ever, and the successor goes on where
+            // they are, as after a kill.
             log.error("fuse_failed", ["device": options.name, "reason": errnoText(code)])
-            fabric.close(releaseLease: false)
             return .failed
         }
+        for thread in threads { thread.join() }
         log.info("unmounted", ["device": options.name])
         fabric.close(releaseLease: true)
         return .detached

@@ -11,6 +11,9 @@ package import Telemetry
 /// SIGTERM is ignored: ending the keeper would endanger the pages. `farswap detach` takes a device
 /// away. SIGHUP replaces the data process (an upgrade).
 package struct Keeper {
+    /// A data process that lived shorter than this, nanoseconds, did not serve.
+    private static let shortestLife: Int64 = 10_000_000
+
     private let executable: String
     private let dataArguments: [String]
     private let name: String
@@ -60,6 +63,7 @@ package struct Keeper {
                 (ours: regionFile.rawValue, theirs: SwapDescriptor.region),
             ]
             if isFirst { descriptors.append((SwapDescriptor.ready, SwapDescriptor.ready)) }
+            let startedAt = monotonicNow()
             let child = try ChildProcess(
                 executable, [executable] + dataArguments + (isFirst ? ["--first"] : []),
                 descriptors: descriptors)
@@ -73,8 +77,10 @@ package struct Keeper {
             default: break
             }
             log.warn("data_process_ended", ["device": name, "end": "\(end)"])
-            // At once when it had served; more and more slowly when it cannot even start.
-            let served = region.deviceState != .starting
+            // At once when it had served; more and more slowly when it cannot even start, or fails at
+            // the first request each time.
+            let served =
+                region.deviceState != .starting && monotonicNow() - startedAt > Self.shortestLife
             pause = served ? 0 : min(max(pause * 2, 1_000_000), 500_000_000)
             sleepNanoseconds(pause)
         }

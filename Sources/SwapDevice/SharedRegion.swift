@@ -142,7 +142,8 @@ package import LinuxSystem
 ///
 /// The kernel's copy of a request into the buffer and our knowledge of it cannot be one step. So the
 /// request's own `unique` number, zeroed before each read, is the mark that one was received: the kernel
-/// writes it with the rest. `executed` holds the unique number of a request whose work is done.
+/// writes it with the rest. `executed` holds the unique number of a request whose work is done, well or
+/// not; its outcome is written before it.
 @unsafe package struct RequestSlot {
     private let base: UnsafeMutableRawPointer
 
@@ -158,12 +159,23 @@ package import LinuxSystem
     /// The unique number of the request received and not yet forgotten; 0 when there is none.
     package var received: UInt64 { unsafe fm_fuse_unique(request) }
 
-    /// The unique number of the last request whose work was done.
-    package var executed: UInt64 {
-        get { unsafe fm_load_acquire(base.assumingMemoryBound(to: UInt64.self)) }
-        nonmutating set {
-            unsafe fm_store_release(base.assumingMemoryBound(to: UInt64.self), newValue)
-        }
+    private var words: UnsafeMutablePointer<UInt64> {
+        unsafe base.assumingMemoryBound(to: UInt64.self)
+    }
+
+    /// The unique number of the last request whose work was done; 0 before the first.
+    package var executed: UInt64 { unsafe fm_load_acquire(words) }
+
+    /// How the last request whose work was done ended: an errno, 0 when well.
+    package var outcome: Int32 {
+        Int32(truncatingIfNeeded: unsafe fm_load_acquire(words + 1))
+    }
+
+    /// The work of a request was done, with this outcome: it is not to be done again.
+    package func recordExecuted(_ unique: UInt64, outcome: Int32) {
+        unsafe fm_store_release(words, 0)
+        unsafe fm_store_release(words + 1, UInt64(UInt32(bitPattern: outcome)))
+        unsafe fm_store_release(words, unique)
     }
 
     /// The request was answered: nothing is in flight here.

@@ -8,7 +8,8 @@ package import LinuxSystem
 package enum WorkerEnd: Equatable, Sendable {
     /// The file system was unmounted, or the connection aborted.
     case unmounted
-    /// read(2) on /dev/fuse failed for another reason.
+    /// /dev/fuse could not be read, or an answer not be given, for another reason. The request that was not
+    /// answered is still in the slot, for a successor.
     case failed(Int32)
 }
 
@@ -16,8 +17,8 @@ package enum WorkerEnd: Equatable, Sendable {
 ///
 /// The order of steps is the crash contract. The kernel writes the request into the slot (it is now
 /// *received*); it is carried out; the slot says *executed*; it is answered; the slot is forgotten. A
-/// successor repeats what was received only, and merely answers what was executed: by then the kernel may
-/// have had the answer and may have stored another page there, which repeating would overwrite.
+/// successor repeats what was received only, and merely answers what was executed, failures as well: by then
+/// the kernel may have had the answer and may have stored another page there, which repeating would overwrite.
 @safe package final class SwapWorker {
     private let fuse: Int32
     private let slot: RequestSlot
@@ -32,6 +33,8 @@ package enum WorkerEnd: Equatable, Sendable {
     private static let bodyBytes = 256
     /// Keeps the reads of `touch` from being optimised away.
     private(set) package var touched: UInt8 = 0
+    /// Why the last request could not be answered; 0 when it was.
+    private var unanswered: Int32 = 0
 
     /// - Parameter spin: how long to poll for the next request before sleeping, nanoseconds; 0 sleeps
     ///   at once. The descriptor must be non-blocking when it is not 0.
@@ -64,20 +67,21 @@ package enum WorkerEnd: Equatable, Sendable {
         unsafe body.deallocate()
     }
 
-    /// Finishes what a killed predecessor left in this slot. Before `run`.
-    package func finishPredecessorsRequest() {
+    /// Finishes what a killed predecessor left in this slot. Before `run`. Nil when that went well.
+    package func finishPredecessorsRequest() -> WorkerEnd? {
         let unique = unsafe slot.received
-        guard unique != 0 else { return }
+        guard unique != 0 else { return nil }
         let header = unsafe slot.request.loadUnaligned(as: fuse_in_header.self)
         let length = Int(header.len)
         guard length >= MemoryLayout<fuse_in_header>.size, unsafe length <= slot.capacity else {
             unsafe counters.add(.malformedRequests)
             unsafe slot.forget()
-            return
+            return nil
         }
-        let answerOnly = unsafe slot.executed == unique
-        unsafe counters.add(answerOnly ? .replayAnswered : .replayed)
-        serve(length: length, answerOnly: answerOnly)
+        let outcome = unsafe slot.executed == unique ? slot.outcome : nil
+        unsafe counters.add(outcome == nil ? .replayed : .replayAnswered)
+        serve(length: length, outcome: outcome)
+        return unanswered == 0 ? nil : .failed(unanswered)
     }
 
     /// Serves requests until the file system is gone.
@@ -85,7 +89,8 @@ package enum WorkerEnd: Equatable, Sendable {
         while true {
             let length = take()
             if length < 0 { return length == -Int(ENODEV) ? .unmounted : .failed(Int32(-length)) }
-            serve(length: length, answerOnly: false)
+            serve(length: length, outcome: nil)
+            if unanswered != 0 { return .failed(unanswered) }
         }
     }
 
@@ -95,6 +100,7 @@ package enum WorkerEnd: Equatable, Sendable {
         while true {
             let got = unsafe fm_fuse_read(fuse, slot.request, slot.capacity)
             if got > 0 { return got }
+            if got == 0 { return -Int(ENODEV) }
             switch errno {
             case EAGAIN:
                 if monotonicNow() < sleepAt {
@@ -115,7 +121,9 @@ package enum WorkerEnd: Equatable, Sendable {
         }
     }
 
-    private func serve(length: Int, answerOnly: Bool) {
+    /// - Parameter outcome: how a predecessor's work on this request ended, if it was done.
+    private func serve(length: Int, outcome: Int32?) {
+        unanswered = 0
         let started = monotonicNow()
         let bytes = unsafe UnsafeRawBufferPointer(start: slot.request, count: length)
         let (unique, request) = unsafe decodeFuseRequest(bytes)
@@ -124,15 +132,15 @@ package enum WorkerEnd: Equatable, Sendable {
             serveLoad(unique, offset: offset, count: count)
             unsafe counters.recordLoad(nanoseconds: monotonicNow() - started)
         case .write(let offset, let count):
-            serveStore(unique, offset: offset, count: count, answerOnly: answerOnly)
+            serveStore(unique, offset: offset, count: count, outcome: outcome)
             unsafe counters.recordStore(nanoseconds: monotonicNow() - started)
         case .punchHole(let offset, let count):
-            serveDiscard(unique, offset: offset, count: count, answerOnly: answerOnly)
+            serveDiscard(unique, offset: offset, count: count, outcome: outcome)
         default:
             unsafe counters.add(.otherRequests)
             serveMetadata(unique, request)
         }
-        unsafe slot.forget()
+        if unanswered == 0 { unsafe slot.forget() }
     }
 
     // MARK: Pages
@@ -168,27 +176,32 @@ package enum WorkerEnd: Equatable, Sendable {
         touched &+= sum
     }
 
-    private func serveStore(_ unique: UInt64, offset: UInt64, count: Int, answerOnly: Bool) {
+    private func serveStore(_ unique: UInt64, offset: UInt64, count: Int, outcome: Int32?) {
         unsafe counters.add(.stores)
         guard let range = pages(offset: offset, count: count) else {
             return answer(unique, error: offset >= sizeBytes ? ENOSPC : EINVAL)
         }
-        if !answerOnly {
-            do throws(FabricError) {
-                unsafe try path.store(range, from: slot.payload)
-            } catch {
-                unsafe counters.add(Self.cause(error))
-                return answer(unique, error: error == .noSpace ? ENOSPC : EIO)
-            }
-            unsafe counters.add(.pagesOut, range.count)
-            unsafe slot.executed = unique
-        }
+        let result = outcome ?? store(range)
+        unsafe slot.recordExecuted(unique, outcome: result)
+        guard result == 0 else { return answer(unique, error: result) }
         var out = fuse_write_out()
         out.size = UInt32(count)
         answer(unique, with: out)
     }
 
-    private func serveDiscard(_ unique: UInt64, offset: UInt64, count: UInt64, answerOnly: Bool) {
+    /// The errno of a store, 0 when it went well.
+    private func store(_ range: PageRange) -> Int32 {
+        do throws(FabricError) {
+            unsafe try path.store(range, from: slot.payload)
+        } catch {
+            unsafe counters.add(Self.cause(error))
+            return error == .noSpace ? ENOSPC : EIO
+        }
+        unsafe counters.add(.pagesOut, range.count)
+        return 0
+    }
+
+    private func serveDiscard(_ unique: UInt64, offset: UInt64, count: UInt64, outcome: Int32?) {
         unsafe counters.add(.discards)
         let end = min(offset &+ count, sizeBytes)
         guard offset % UInt64(pageBytes) == 0, count % UInt64(pageBytes) == 0, offset < end else {
@@ -196,16 +209,20 @@ package enum WorkerEnd: Equatable, Sendable {
         }
         let range = PageRange(
             first: offset / UInt64(pageBytes), count: Int((end - offset) / UInt64(pageBytes)))
-        if !answerOnly {
-            do throws(FabricError) {
-                try path.discard(range)
-            } catch {
-                return answer(unique, error: EIO)
-            }
-            unsafe counters.add(.pagesDiscarded, range.count)
-            unsafe slot.executed = unique
+        let result = outcome ?? discard(range)
+        unsafe slot.recordExecuted(unique, outcome: result)
+        answer(unique, error: result)
+    }
+
+    /// The errno of a discard, 0 when it went well.
+    private func discard(_ range: PageRange) -> Int32 {
+        do throws(FabricError) {
+            try path.discard(range)
+        } catch {
+            return EIO
         }
-        answer(unique, error: 0)
+        unsafe counters.add(.pagesDiscarded, range.count)
+        return 0
     }
 
     /// Whole pages inside the device, or nil.
@@ -279,8 +296,27 @@ package enum WorkerEnd: Equatable, Sendable {
         unsafe header.pointee.len = UInt32(headerBytes + bytes)
         unsafe header.pointee.unique = unique
         unsafe vectors[0] = iovec(iov_base: header, iov_len: headerBytes)
-        // ENOENT: the kernel no longer waits, a predecessor answered. Any other failure leaves the
-        // request with the kernel; the connection is then being torn down.
-        while unsafe fm_fuse_reply(fuse, vectors, Int32(count + 1)) < 0, errno == EINTR {}
+        unanswered = reply(vectors: Int32(count + 1))
     }
+
+    /// Gives an answer to the kernel. 0 when it has it, or no longer waits for it; else the errno.
+    private func reply(vectors count: Int32) -> Int32 {
+        var patience = Self.replyTries
+        while unsafe fm_fuse_reply(fuse, vectors, count) < 0 {
+            switch errno {
+            case EINTR: continue
+            // The request is gone: a predecessor answered it, or it was interrupted, or the device is away.
+            case ENOENT, ENODEV: return 0
+            // Passing: the kernel had no memory for the list of vectors.
+            case ENOMEM, EAGAIN:
+                patience -= 1
+                guard patience > 0 else { return errno }
+                sleepNanoseconds(1_000_000)
+            default: return errno
+            }
+        }
+        return 0
+    }
+
+    private static let replyTries = 1000
 }

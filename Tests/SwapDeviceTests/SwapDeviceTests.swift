@@ -6,45 +6,6 @@ import LinuxSystem
 import SwapDevice
 import Testing
 
-/// A channel over plain memory that fails when told to.
-@safe private final class FaultyChannel: FabricChannel {
-    var memory: [UInt64: [UInt8]] = [:]
-    var failures: [FabricError] = []
-
-    private func failIfTold() throws(FabricError) {
-        if !failures.isEmpty { throw failures.removeFirst() }
-    }
-
-    func load(
-        _ range: PageRange, staging: UnsafeMutableRawPointer,
-        vectors: UnsafeMutablePointer<iovec>, deadline: Int64
-    ) throws(FabricError) -> Int {
-        try failIfTold()
-        for index in 0..<range.count {
-            let bytes =
-                memory[range.first + UInt64(index)] ?? [UInt8](repeating: 0, count: pageBytes)
-            unsafe (staging + index * pageBytes).copyMemory(from: bytes, byteCount: pageBytes)
-        }
-        unsafe vectors[0] = iovec(iov_base: staging, iov_len: range.count * pageBytes)
-        return 1
-    }
-
-    func store(
-        _ range: PageRange, from bytes: UnsafeRawPointer, deadline: Int64
-    ) throws(FabricError) {
-        try failIfTold()
-        for index in 0..<range.count {
-            memory[range.first + UInt64(index)] = unsafe Array(
-                UnsafeRawBufferPointer(start: bytes + index * pageBytes, count: pageBytes))
-        }
-    }
-
-    func discard(_ range: PageRange, deadline: Int64) throws(FabricError) {
-        try failIfTold()
-        for page in range.first..<range.end { memory[page] = nil }
-    }
-}
-
 @safe private final class MemoryFallback: FallbackStore {
     var pages: [UInt64: [UInt8]] = [:]
     var isBroken = false
@@ -70,12 +31,6 @@ import Testing
     func discard(_ range: PageRange) {
         for page in range.first..<range.end { pages[page] = nil }
     }
-}
-
-private final class TestClock: PathClock {
-    var time: Int64 = 1
-    func now() -> Int64 { time }
-    func sleep(until moment: Int64) { time = max(time, moment) }
 }
 
 /// A path over faulty far memory, with buffers to call it.
@@ -290,11 +245,12 @@ private final class TestClock: PathClock {
         let first = try SharedRegion(
             creatingIn: file, workers: 3, size: size, hasFallback: false)
         unsafe first.counters(worker: 2).add(.pagesIn, 5)
-        unsafe first.slot(worker: 1).executed = 99
+        unsafe first.slot(worker: 1).recordExecuted(99, outcome: 28)
         let second = try SharedRegion(openingIn: file, populate: true)
         #expect(second.workers == 3 && second.size == size)
         #expect(unsafe second.counters(worker: 2).value(.pagesIn) == 5)
         #expect(unsafe second.slot(worker: 1).executed == 99)
+        #expect(unsafe second.slot(worker: 1).outcome == 28)
         #expect(unsafe second.slot(worker: 0).received == 0)
     }
 
