@@ -20,33 +20,29 @@ package final class FallbackFile: FallbackStore {
     }
 
     package func load(_ range: PageRange, into bytes: UnsafeMutableRawPointer) -> Bool {
-        let length = range.count * pageBytes
-        var done = 0
-        while done < length {
-            let got = unsafe pread(
-                file.rawValue, bytes + done, length - done,
-                off_t(range.first) * off_t(pageBytes) + off_t(done))
-            if got <= 0 {
-                if got < 0, errno == EINTR { continue }
-                return false
-            }
-            done += got
+        transfer(range) { done, length, offset in
+            unsafe pread(file.rawValue, bytes + done, length, offset)
         }
-        return true
     }
 
     package func store(_ range: PageRange, from bytes: UnsafeRawPointer) -> Bool {
+        transfer(range) { done, length, offset in
+            unsafe pwrite(file.rawValue, bytes + done, length, offset)
+        }
+    }
+
+    /// Repeats a system call until it moved all of a range; false when it failed.
+    private func transfer(
+        _ range: PageRange, _ move: (_ done: Int, _ length: Int, _ offset: off_t) -> Int
+    ) -> Bool {
         let length = range.count * pageBytes
+        let start = off_t(range.first) * off_t(pageBytes)
         var done = 0
         while done < length {
-            let got = unsafe pwrite(
-                file.rawValue, bytes + done, length - done,
-                off_t(range.first) * off_t(pageBytes) + off_t(done))
-            if got <= 0 {
-                if got < 0, errno == EINTR { continue }
-                return false
-            }
-            done += got
+            let moved = move(done, length - done, start + off_t(done))
+            if moved < 0 && errno == EINTR { continue }
+            guard moved > 0 else { return false }
+            done += moved
         }
         return true
     }
