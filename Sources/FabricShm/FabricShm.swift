@@ -183,6 +183,8 @@ import Synchronization
 
     private struct ControlLoop: ~Copyable {
         var session: ShmSession?
+        /// Watches the session's connection and `wake`; made anew with each session.
+        var poller: Poller?
         var lastNeed: Int64 = 0
         var pause: Int64 = 1_000_000
     }
@@ -232,13 +234,15 @@ import Synchronization
 
     /// Sleeps until something is wanted, the server hangs up, or it is time to trim.
     private func rest(_ loop: inout ControlLoop, trimSoon: Bool) throws(ShmSessionError) {
-        let timeout: Int32 = trimSoon ? 100 : 1000
         var hungUp = false
         do throws(SystemError) {
-            let poller = try Poller()
-            try poller.add(wake.descriptor.rawValue, .readable, token: 0)
-            try poller.add(loop.session?.descriptor ?? -1, .readable, token: 1)
-            try poller.wait(timeoutMilliseconds: timeout) { token, _ in
+            if loop.poller == nil {
+                let made = try Poller()
+                try made.add(wake.descriptor.rawValue, .readable, token: 0)
+                try made.add(loop.session?.descriptor ?? -1, .readable, token: 1)
+                loop.poller = consume made
+            }
+            try loop.poller?.wait(timeoutMilliseconds: trimSoon ? 100 : -1) { token, _ in
                 // The server never speaks first: whatever comes is the end of the connection.
                 if token == 1 { hungUp = true }
             }
@@ -322,6 +326,7 @@ import Synchronization
 
     private func lose(_ loop: inout ControlLoop, _ error: ShmSessionError) {
         if case .protocolViolation = error { violations.wrappingAdd(1, ordering: .relaxed) }
+        loop.poller = nil
         loop.session = nil
         if state == .connected {
             stateWord.store(FabricState.reconnecting.rawValue, ordering: .releasing)
