@@ -23,6 +23,8 @@ package struct ContainerRecord: Equatable, Sendable {
     /// A release that a request halted, to be repeated.
     var unfinishedRelease: PageScope?
     var examinedAt: Nanoseconds?
+    /// Requests that ended since then.
+    var requestsSinceExamined: UInt64 = 0
     var rollbackInterval: Nanoseconds
 
     /// Since the last release: pages that left, and the refault count then.
@@ -52,6 +54,19 @@ package struct FunctionRecord: Equatable, Sendable {
     package internal(set) var reuse = ReuseIntervals()
     /// Requests per window, as learned.
     package internal(set) var window: UInt32
+    /// Requests of one container between two examinations of it.
+    package internal(set) var rollbackRequests = FunctionRecord.rollbackRequestsMinimum
+
+    private static let rollbackRequestsMinimum: UInt64 = 2
+    private static let rollbackRequestsMaximum: UInt64 = 4096
 
     init(window: UInt32) { self.window = window }
+
+    /// A rollback of one of its containers found this share cold: it pays, or it does not.
+    mutating func noteRollback(paid: Bool) {
+        rollbackRequests =
+            paid
+            ? max(rollbackRequests / 4, Self.rollbackRequestsMinimum)
+            : min(rollbackRequests * 4, Self.rollbackRequestsMaximum)
+    }
 }

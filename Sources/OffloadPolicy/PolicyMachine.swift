@@ -11,8 +11,13 @@ package import FarMemory
 // Init Pucket. The same over a window of requests that opens when the first request ends. What the window touched
 // is hot and stays; what it did not touch is released.
 //
-// Rollback. A container that stays busy is examined again after the rollback interval, hot pages included.
-// While examinations find less than a twentieth to be cold the interval doubles, up to its maximum.
+// Rollback. A container that stays busy is examined again, hot pages included, after the rollback interval and
+// a number of requests. An examination costs the next request a fault per hot page, so it must pay: while it
+// finds less than a twentieth to be cold the container's interval doubles, up to its maximum, and all containers
+// of the function wait for four times as many requests.
+//
+// Requests find an open window after a pause. What it unmapped may have left the swap cache in the meantime, for
+// the kernel may free such pages at any time: after a pause the request reads the working set back at once.
 //
 // Semi-warm. Idle for longer than the function's reuse percentile: the rest leaves gradually, at the drain rate,
 // within the shared budget, down to the floor, and never shortly before recycling.
@@ -127,12 +132,17 @@ package struct PolicyMachine: Sendable {
         if container.outstanding > 0 || wasDrained {
             output.add(.halt, .request, "request", &container)
         }
-        if settings.recalls && (wasDrained || container.unfinishedRelease != nil) {
+        let hasPaused = container.idleSince.map { now - $0 >= settings.recallAfter } ?? false
+        let mayHaveLeft =
+            container.unfinishedRelease != nil || (container.windowLeft != nil && hasPaused)
+        if settings.recalls && (wasDrained || mayHaveLeft) {
             // The recall reads far memory on purpose: watching for refaults ends here.
             container.refaultsAtRelease = nil
             output.add(
-                .recall, .prefetch, "request to a \(container.phase.rawValue) container",
-                &container)
+                .recall, .prefetch,
+                wasDrained
+                    ? "request to a \(container.phase.rawValue) container"
+                    : "request within a window, after a pause", &container)
         }
         container.phase = .running
         container.idleSince = nil
@@ -145,6 +155,7 @@ package struct PolicyMachine: Sendable {
     ) {
         container.running -= 1
         container.requests += 1
+        container.requestsSinceExamined += 1
         guard container.running == 0 else { return }
         container.phase = .idle
         container.idleSince = now
@@ -182,7 +193,12 @@ package struct PolicyMachine: Sendable {
     ) {
         guard settings.offloadsInitialization, container.windowLeft == nil else { return }
         let isFirst = container.examinedAt == nil
-        if let last = container.examinedAt, now - last < container.rollbackInterval { return }
+        if let last = container.examinedAt {
+            let requests = functions[container.function]?.rollbackRequests ?? 1
+            guard now - last >= container.rollbackInterval,
+                container.requestsSinceExamined >= requests
+            else { return }
+        }
         if let reason = mayWrite(container, at: now) {
             container.lastRule = reason
             return
@@ -196,6 +212,7 @@ package struct PolicyMachine: Sendable {
         container.windowLeft = window(container)
         container.windowScope = scope
         container.examinedAt = now
+        container.requestsSinceExamined = 0
     }
 
     /// Takes what the container holds out of the budget; false when nothing is left of it.
@@ -239,14 +256,16 @@ package struct PolicyMachine: Sendable {
     }
 
     /// Learns from a closed window: how often to look again, and what to watch for refaults.
-    private func noteRelease(
+    private mutating func noteRelease(
         _ report: ActionReport, _ container: inout ContainerRecord, at now: Nanoseconds
     ) {
         container.releasedPages = report.released.pages
         container.refaultsAtRelease = report.measure?.refaults
         let examined = report.released.pages + report.hot.pages
         guard case .release(.all) = report.action, examined > 0 else { return }
-        if report.released.pages * 20 < examined {
+        let paid = report.released.pages * 20 >= examined
+        functions[container.function]?.noteRollback(paid: paid)
+        if !paid {
             container.rollbackInterval = min(
                 container.rollbackInterval + container.rollbackInterval,
                 settings.rollbackIntervalMaximum)

@@ -22,6 +22,8 @@ package struct PolicySettings: Equatable, Sendable {
     package var drainsIdle = true
     /// Bring the working set back at once when a request comes.
     package var recalls = true
+    /// A pause in an open window after which a request reads the working set back too.
+    package var recallAfter = Nanoseconds.seconds(1)
     /// Reclaim through the group's limit what process_madvise cannot move (pages shared by forks).
     package var reclaimsShared = true
 

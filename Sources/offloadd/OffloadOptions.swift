@@ -36,6 +36,9 @@ let runOptions: [Option] =
             "prefetch", .flag, default: "true",
             help: "Bring the working set back when a request comes."),
         Option(
+            "prefetch-after", .duration, default: "1s",
+            help: "Do so within a window of requests too, after a pause this long."),
+        Option(
             "shared-pages", .flag, default: "true",
             help: "Reclaim pages shared by forks through the group's limit."),
         Option(
@@ -119,6 +122,7 @@ private func policySettings(_ invocation: Invocation) -> PolicySettings {
     policy.offloadsInitialization = invocation.flag("init-pucket")
     policy.drainsIdle = invocation.flag("semi-warm")
     policy.recalls = invocation.flag("prefetch")
+    policy.recallAfter = invocation.duration("prefetch-after")
     policy.reclaimsShared = invocation.flag("shared-pages")
     let window = invocation.integer("request-window")
     policy.requestWindow = window == 0 ? nil : UInt32(window)

@@ -128,10 +128,40 @@ func actions(_ decisions: [Decision]) -> [String] {
         #expect(rollback[0].rule == .rollback)
         bench.complete(rollback)
         bench.complete(bench.request(), released: 1, hot: 1000)
-        bench.now += .seconds(11)
-        #expect(actions(bench.request()) == [], "the interval is 20 s now")
-        bench.now += .seconds(9)
+        for _ in 0..<20 { #expect(actions(bench.request()) == [], "the interval is 20 s now") }
+        bench.now += .seconds(20)
         #expect(actions(bench.request()) == ["examine-all"])
+    }
+
+    @Test func rollbackThatDoesNotPayWaitsForFourTimesAsManyRequests() {
+        var bench = Bench()
+        bench.launch()
+        bench.complete(bench.request())
+        bench.complete(bench.request())
+        bench.now += .seconds(10)
+        bench.complete(bench.request())
+        bench.complete(bench.request(), released: 1, hot: 1000)
+        #expect(bench.policy.functions["f"]?.rollbackRequests == 8)
+        bench.now += .seconds(100)
+        for _ in 0..<6 {
+            #expect(!actions(bench.request()).contains("examine-all"))
+            bench.now += .seconds(1)
+        }
+        let rollback = bench.request()
+        #expect(actions(rollback).contains("examine-all"))
+        bench.complete(rollback)
+        bench.complete(bench.request(), released: 500, hot: 1000)
+        #expect(bench.policy.functions["f"]?.rollbackRequests == 2)
+    }
+
+    @Test func aRequestInAWindowReadsBackAfterAPauseOnly() {
+        var bench = Bench { $0.requestWindow = 4 }
+        bench.launch()
+        bench.complete(bench.request())
+        bench.now += .milliseconds(900)
+        #expect(actions(bench.request()) == [])
+        bench.now += .milliseconds(1000)
+        #expect(actions(bench.request()) == ["recall"])
     }
 
     @Test func aHaltedReleaseIsRepeatedAfterTheNextRequest() {
