@@ -11,6 +11,8 @@ package struct SwapMeasurement: Sendable {
     package var pageOutCompletePerSecond = 0.0
     /// Time per touched page that came back by a major fault, sorted.
     package var faults: [Int64] = []
+    /// All of the random touches, verification included.
+    package var randomPerSecond = 0.0
     package var sequentialPerSecond = 0.0
     package var prefetchPerSecond = 0.0
     package var majorFaults = 0
@@ -32,6 +34,7 @@ package struct SwapExerciser: ~Copyable {
     private let pages: Int
     private let group: String?
     private var generation: UInt64 = 0
+    private let contents = HeapContents()
 
     /// - Parameter group: a directory of the memory controller that this process is in, made by the
     ///   caller; nil leaves pages in the swap cache after page-out.
@@ -54,11 +57,7 @@ package struct SwapExerciser: ~Copyable {
 
     private func stamp(_ page: Int) {
         let base = unsafe region.base + page * pageBytes
-        // Half of each page does not compress: neither a gift to zram nor a punishment.
-        var noise = SeededRandom(seed: generation ^ UInt64(page))
-        for offset in stride(from: 8, to: pageBytes / 2, by: 8) {
-            unsafe base.storeBytes(of: noise.next(), toByteOffset: offset, as: UInt64.self)
-        }
+        unsafe contents.fill(base, seed: generation << 32 ^ UInt64(page))
         for index in 0..<8 {
             unsafe base.storeBytes(
                 of: word(page, index), toByteOffset: index * 512, as: UInt64.self)
@@ -132,6 +131,7 @@ package struct SwapExerciser: ~Copyable {
         order.shuffle(using: &random)
         result.faults.reserveCapacity(result.faults.count + pages)
         var before = majorFaults()
+        let begin = monotonicNow()
         for page in order {
             let start = monotonicNow()
             let right = isRight(page)
@@ -141,6 +141,7 @@ package struct SwapExerciser: ~Copyable {
             before = after
             if !right { result.wrongPages += 1 }
         }
+        result.randomPerSecond = Double(pages) * 1e9 / Double(monotonicNow() - begin)
         result.faults.sort()
         try check("madvise(NORMAL)") {
             unsafe madvise(region.base, region.count, MADV_NORMAL)

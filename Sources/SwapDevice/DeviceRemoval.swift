@@ -76,6 +76,9 @@ package struct DeviceRemoval {
             sleepNanoseconds(20_000_000)
         }
         try endKeeper(record)
+        if record.haltPoll > .zero, !directory.haltPollIsWanted(besides: record.name) {
+            try HaltPolling().restore()
+        }
         try directory.remove(record.name)
     }
 

@@ -14,6 +14,8 @@ package struct DeviceRecord: Equatable, Sendable {
     package var keeperStart: UInt64 = 0
     /// `/dev/loopN` or `/dev/nbdN`, empty until bound.
     package var device: String = ""
+    /// How long it asked idle processors to poll; zero when it did not.
+    package var haltPoll = Nanoseconds.zero
 
     package init(name: String, url: String, size: ByteCount, frontend: String) {
         self.name = name
@@ -60,6 +62,7 @@ package struct DeviceDirectory: Sendable {
             "name=\(record.name)", "url=\(record.url)", "size=\(record.size.bytes)",
             "frontend=\(record.frontend)", "keeper_pid=\(record.keeperPid)",
             "keeper_start=\(record.keeperStart)", "device=\(record.device)",
+            "halt_poll_ns=\(record.haltPoll.nanoseconds)",
         ]
         try replaceFile(
             statePath(record.name), with: lines.joined(separator: "\n") + "\n", mode: 0o600)
@@ -89,7 +92,20 @@ package struct DeviceDirectory: Sendable {
         record.keeperPid = pid
         record.keeperStart = start
         record.device = String(values["device"] ?? "")
+        record.haltPoll = Nanoseconds(values["halt_poll_ns"].flatMap { Int64($0) } ?? 0)
         return record
+    }
+
+    /// Whether a device other than this one asked processors to poll.
+    func haltPollIsWanted(besides name: String) -> Bool {
+        names().contains { other in
+            guard other != name else { return false }
+            do throws(SwapDeviceError) {
+                return try load(other).haltPoll > .zero
+            } catch {
+                return false
+            }
+        }
     }
 
     /// Forgets a device: its files, mount point and directory.

@@ -43,6 +43,7 @@ enum BenchSwapCommand {
             "random_in_p50_us": JSONValue(Double(result.percentile(0.5)) / 1000),
             "random_in_p99_us": JSONValue(Double(result.percentile(0.99)) / 1000),
             "random_faults": JSONValue(result.faults.count),
+            "random_in_pages_per_second": JSONValue(result.randomPerSecond),
             "sequential_in_pages_per_second": JSONValue(result.sequentialPerSecond),
             "prefetch_in_pages_per_second": JSONValue(result.prefetchPerSecond),
             "major_faults": JSONValue(result.majorFaults),
@@ -60,6 +61,7 @@ enum BenchSwapCommand {
         table.append(["random swap-in p50", "\(result.percentile(0.5) / 100)", "0.1 us"])
         table.append(["random swap-in p99", "\(result.percentile(0.99) / 100)", "0.1 us"])
         table.append(["random faults", "\(result.faults.count)", "of \(result.pages)"])
+        table.append(["random swap-in", "\(Int(result.randomPerSecond))", "pages/s"])
         table.append(["sequential swap-in", "\(Int(result.sequentialPerSecond))", "pages/s"])
         table.append(["prefetched swap-in", "\(Int(result.prefetchPerSecond))", "pages/s"])
         table.append(["wrong pages", "\(result.wrongPages)", ""])

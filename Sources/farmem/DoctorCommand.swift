@@ -4,6 +4,7 @@ import Glibc
 import HTTPEndpoint
 import JSONText
 import LinuxSystem
+import SwapDevice
 
 /// One thing that was looked at: fine, or what to do.
 struct Finding {
@@ -73,6 +74,12 @@ private func kernelFindings() -> [Finding] {
     look(
         "runc", runc != nil, runc ?? "", "apt-get install runc, to run functions with fngateway",
         needed: false)
+    if let limit = HaltPolling().limit() {
+        look(
+            "halt polling", limit > .zero, "idle processors poll \(limit) before they halt",
+            "idle processors of this virtual machine halt at once, and each page that comes back waits for them to wake: farswap attach --halt-poll 200us",
+            needed: false)
+    }
     return findings
 }
 

@@ -75,6 +75,11 @@ enum AttachCommand {
             Option(
                 "threads", .integer(1...16), default: "2",
                 help: "Threads that serve the device; 1 with --poll is best on few processors."),
+            Option(
+                "halt-poll", .duration, default: "0s",
+                help:
+                    "On a virtual machine: let idle processors poll this long before they halt, until detach (200us is the kernel's own default). 0s leaves it as it is."
+            ),
         ] + DataOptions.list + [Option.logLevel],
         positionals: [Positional("URL", help: "Where the far memory is.")],
         run: run)
@@ -94,13 +99,14 @@ enum AttachCommand {
         if wanted == "nbd" || (wanted == "auto" && source.isNBD && KernelNBD.isAvailable) {
             return try attachKernelNBD(invocation, source)
         }
-        let request = AttachRequest(
+        var request = AttachRequest(
             name: name, url: url, size: size, workers: invocation.integer("threads"),
             priority: Int32(invocation.integer("priority")),
             hasFallback: invocation.stringIfSet("fallback") != nil,
             executable: try ownExecutable(),
             dataArguments: ["data", url, "--name", name, "--identity", makeIdentity()]
                 + DataOptions.arguments(invocation))
+        request.haltPoll = invocation.duration("halt-poll")
         do throws(SwapDeviceError) {
             let attachment = FuseAttachment(
                 directory: DeviceDirectory(), log: Logger(level: .info))

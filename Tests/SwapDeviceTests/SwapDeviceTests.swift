@@ -4,6 +4,7 @@ import FarMemory
 import Glibc
 import LinuxSystem
 import SwapDevice
+import TestSupport
 import Testing
 
 @safe private final class MemoryFallback: FallbackStore {
@@ -259,5 +260,50 @@ import Testing
         #expect(!DeviceDirectory.isName("../x"))
         #expect(!DeviceDirectory.isName(".."))
         #expect(!DeviceDirectory.isName(""))
+    }
+}
+
+@Suite struct HaltPollingTests {
+    private struct Guest {
+        let directory: TemporaryDirectory
+        let polling: HaltPolling
+        var parameter: String { directory.file("guest_halt_poll_ns") }
+
+        init(_ value: String?) throws {
+            directory = try TemporaryDirectory()
+            polling = HaltPolling(
+                parameter: directory.file("guest_halt_poll_ns"),
+                journal: directory.file("journal"))
+            if let value { try replaceFile(parameter, with: value) }
+        }
+    }
+
+    @Test func theOldLimitIsPutBack() throws {
+        let guest = try Guest("0\n")
+        try guest.polling.raise(to: .microseconds(200))
+        #expect(guest.polling.limit() == .microseconds(200))
+        try guest.polling.restore()
+        #expect(guest.polling.limit() == .zero)
+        #expect(try directoryEntries(guest.directory.path) == ["guest_halt_poll_ns"])
+    }
+
+    @Test func whatSomebodyElseSetStays() throws {
+        let guest = try Guest("0\n")
+        try guest.polling.raise(to: .microseconds(200))
+        try replaceFile(guest.parameter, with: "50000")
+        try guest.polling.restore()
+        #expect(guest.polling.limit() == .microseconds(50))
+    }
+
+    @Test func aHigherLimitIsLeftAlone() throws {
+        let guest = try Guest("400000")
+        try guest.polling.raise(to: .microseconds(200))
+        try guest.polling.restore()
+        #expect(guest.polling.limit() == .microseconds(400))
+    }
+
+    @Test func aKernelWithoutItIsNamed() throws {
+        let guest = try Guest(nil)
+        #expect(throws: SwapDeviceError.self) { try guest.polling.raise(to: .microseconds(200)) }
     }
 }
