@@ -40,14 +40,15 @@ enum ForeignNBD {
             "qemu-io", ["-f", "raw", "-d", "unmap"] + commands.flatMap { ["-c", $0] } + [uri])
     }
 
-    /// fio's arguments for random writes whose content can be checked, now or by a later run.
+    /// fio's arguments for random writes whose content can be checked, now or by a later run. In threads: a job in a
+    /// process of its own would outlive a fio that a test kills, and poll for its lost server for ever.
     static func fio(
         _ uri: String, seed: UInt64, mebibytes: Int = 8, _ more: String...
     ) -> [String] {
         [
             "--name=run", "--ioengine=nbd", "--uri=\(uri)", "--rw=randwrite", "--bs=4k",
             "--iodepth=16", "--size=\(mebibytes)m", "--randseed=\(seed)", "--verify=crc32c",
-            "--verify_fatal=1", "--verify_state_save=0", "--end_fsync=1",
+            "--verify_fatal=1", "--verify_state_save=0", "--end_fsync=1", "--thread",
         ] + more
     }
 

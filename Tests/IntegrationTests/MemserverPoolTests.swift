@@ -273,14 +273,16 @@ struct MemserverPoolTests {
     @Test("Over TCP the admin API tells and changes nothing")
     func adminOverTCP() throws {
         let directory = try TemporaryDirectory(inMemory: true)
+        // A port that was free a moment ago.
+        let port = UInt16(try listenTCP("127.0.0.1", "0").localPort())
         let process = try TestProcess(
             "memserver",
             [
                 "serve", "--capacity", "1MiB", "--shm", directory.file("s"), "--admin",
-                "tcp://127.0.0.1:18471",
+                "tcp://127.0.0.1:\(port)",
             ], ready: true)
         try process.waitReady()
-        let client = HTTPClient(target: .tcp(host: "127.0.0.1", port: 18471))
+        let client = HTTPClient(target: .tcp(host: "127.0.0.1", port: port))
         #expect(try client.request("GET", "/healthz", timeout: .seconds(5)).status == 200)
         let change = try client.request(
             "POST", "/v1/leases?name=a&size=1MiB", timeout: .seconds(5))

@@ -41,7 +41,7 @@ struct ResourceTests {
             path,
             [
                 "--name=fill", "--ioengine=nbd", "--uri=\(server.uri("nbd"))", "--rw=write",
-                "--bs=1m", "--iodepth=4", "--size=512m",
+                "--bs=1m", "--iodepth=4", "--size=512m", "--thread",
             ], seconds: 120)
         #expect(written.end == .exited(0), "\(written.output)\(written.error)")
         #expect(try server.status()["granted_bytes"]?.integer == 1 << 30)
