@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,4 +71,11 @@ int fm_loop_clear(const char *path)
 	close(fd);
 	errno = error;
 	return rc;
+}
+
+int fm_block_discard(int fd, uint64_t offset, uint64_t length)
+{
+	uint64_t range[2] = { offset, length };
+
+	return ioctl(fd, BLKDISCARD, range);
 }

@@ -7,8 +7,8 @@ package import Telemetry
 
 /// Takes swap devices away: in order (`detach`), or what a crash left (`repair`).
 package struct DeviceRemoval {
-    private let directory: DeviceDirectory
-    private let log: Logger
+    let directory: DeviceDirectory
+    let log: Logger
 
     package init(directory: DeviceDirectory, log: Logger) {
         self.directory = directory
@@ -64,6 +64,11 @@ package struct DeviceRemoval {
     /// Removes all but the swapped pages: loop device, mount, processes, state. Steps that have
     /// nothing to do are passed over, so that it also finishes what was begun before.
     package func dismantle(_ record: DeviceRecord) throws(SystemError) {
+        if record.frontend == "nbd" {
+            try dismantleKernelNBD(record)
+            try restoreHaltPolling(record)
+            return try directory.remove(record.name)
+        }
         if isOurs(record) {
             _ = unsafe fm_swapoff(record.device)
             _ = unsafe fm_loop_clear(record.device)
@@ -75,11 +80,15 @@ package struct DeviceRemoval {
             if errno == EINVAL || errno == ENOENT { break }
             sleepNanoseconds(20_000_000)
         }
-        try endKeeper(record)
+        try endKeeper(record, wait: 5_000_000_000)
+        try restoreHaltPolling(record)
+        try directory.remove(record.name)
+    }
+
+    private func restoreHaltPolling(_ record: DeviceRecord) throws(SystemError) {
         if record.haltPoll > .zero, !directory.haltPollIsWanted(besides: record.name) {
             try HaltPolling().restore()
         }
-        try directory.remove(record.name)
     }
 
     /// A loop device may have been given to somebody else since.
@@ -107,14 +116,16 @@ package struct DeviceRemoval {
     }
 
     /// After the unmount the data process ends by itself, then the keeper; they get some time for it.
-    private func endKeeper(_ record: DeviceRecord) throws(SystemError) {
+    func endKeeper(_ record: DeviceRecord, wait: Int64) throws(SystemError) {
         guard record.keeperIsAlive else { return }
         let pidfd = fm_pidfd_open(record.keeperPid)
         guard pidfd >= 0 else { return }
         let process = FileDescriptor(owning: pidfd)
         guard record.keeperIsAlive else { return }
-        if try waitReady(process.rawValue, .readable, timeout: 5_000_000_000) { return }
-        log.warn("keeper_killed", ["device": record.name, "pid": Int(record.keeperPid)])
+        if try waitReady(process.rawValue, .readable, timeout: wait) { return }
+        if wait > 0 {
+            log.warn("keeper_killed", ["device": record.name, "pid": Int(record.keeperPid)])
+        }
         _ = fm_pidfd_send_signal(process.rawValue, SIGKILL)
         _ = try waitReady(process.rawValue, .readable, timeout: 1_000_000_000)
     }
@@ -151,6 +162,13 @@ package struct DeviceRemoval {
                 try directory.save(changed)
                 return .keeperReplaced
             }
+            if record.frontend == "nbd", KernelNBD.isOurs(record.device, name),
+                try swapAreas().contains(where: { $0.path == record.device })
+            {
+                var changed = record
+                try KernelNBDAttachment(directory: directory, log: log).replaceKeeper(&changed)
+                return .keeperReplaced
+            }
             try dismantle(record)
             return .removed
         } catch {
@@ -181,7 +199,7 @@ package func findKeeper(of name: String) -> Int32? {
                 continue
             }
             let words = line.split(separator: "\0", omittingEmptySubsequences: true)
-            guard words.count > 3, words[1] == "keeper",
+            guard words.count > 3, words[1] == "keeper" || words[1] == "nbd-keeper",
                 let index = words.firstIndex(of: "--name"), index + 1 < words.count,
                 words[index + 1] == name[...]
             else { continue }

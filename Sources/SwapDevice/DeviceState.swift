@@ -16,6 +16,8 @@ package struct DeviceRecord: Equatable, Sendable {
     package var device: String = ""
     /// How long it asked idle processors to poll; zero when it did not.
     package var haltPoll = Nanoseconds.zero
+    /// How a keeper of the nbd frontend is started, argument 0 first.
+    package var keeperCommand: [String] = []
 
     package init(name: String, url: String, size: ByteCount, frontend: String) {
         self.name = name
@@ -58,12 +60,13 @@ package struct DeviceDirectory: Sendable {
 
     package func save(_ record: DeviceRecord) throws(SystemError) {
         try makeDirectories(path(record.name), mode: 0o755)
-        let lines = [
-            "name=\(record.name)", "url=\(record.url)", "size=\(record.size.bytes)",
-            "frontend=\(record.frontend)", "keeper_pid=\(record.keeperPid)",
-            "keeper_start=\(record.keeperStart)", "device=\(record.device)",
-            "halt_poll_ns=\(record.haltPoll.nanoseconds)",
-        ]
+        let lines =
+            [
+                "name=\(record.name)", "url=\(record.url)", "size=\(record.size.bytes)",
+                "frontend=\(record.frontend)", "keeper_pid=\(record.keeperPid)",
+                "keeper_start=\(record.keeperStart)", "device=\(record.device)",
+                "halt_poll_ns=\(record.haltPoll.nanoseconds)",
+            ] + record.keeperCommand.map { "argument=\($0)" }
         try replaceFile(
             statePath(record.name), with: lines.joined(separator: "\n") + "\n", mode: 0o600)
     }
@@ -93,6 +96,8 @@ package struct DeviceDirectory: Sendable {
         record.keeperStart = start
         record.device = String(values["device"] ?? "")
         record.haltPoll = Nanoseconds(values["halt_poll_ns"].flatMap { Int64($0) } ?? 0)
+        record.keeperCommand = text.split(separator: "\n").filter { $0.hasPrefix("argument=") }
+            .map { String($0.dropFirst("argument=".count)) }
         return record
     }
 

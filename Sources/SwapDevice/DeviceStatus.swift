@@ -28,6 +28,8 @@ package struct DeviceStatus: Sendable {
         case starting, attached, reconnecting, lost
         /// Nobody serves it: pages on it are lost.
         case dead
+        /// The kernel serves it, and nobody will connect it again when its server goes away.
+        case keeperDown = "keeper-down"
     }
 
     package var record: DeviceRecord
@@ -52,6 +54,12 @@ package struct DeviceStatus: Sendable {
         condition = .dead
         let area = try swapAreas().first { $0.path == record.device }
         swapUsed = ByteCount(area?.used ?? 0)
+        let isKernels =
+            record.frontend == "nbd" && KernelNBD.isOurs(record.device, record.name)
+        if isKernels {
+            condition = .keeperDown
+            readKernelCounters()
+        }
         let keeper = record.keeperIsAlive ? record.keeperPid : findKeeper(of: record.name)
         guard let keeper, let file = Self.regionFile(of: keeper) else { return }
         keeperPid = keeper
@@ -65,7 +73,25 @@ package struct DeviceStatus: Sendable {
             case .reconnecting: .reconnecting
             case .lost: .lost
             }
-        readCounters(region)
+        if isKernels {
+            fabricReconnects = region[.fabricReconnects]
+        } else {
+            readCounters(region)
+        }
+    }
+
+    /// What the kernel counted of the block device (Documentation/block/stat.rst).
+    private mutating func readKernelCounters() {
+        let path = "/sys/block/\(record.device.dropFirst(5))/stat"
+        guard let text = try? readSmallText(path) else { return }
+        let words = text.split(whereSeparator: \.isWhitespace).compactMap { UInt64($0) }
+        guard words.count >= 14 else { return }
+        let sectors = UInt64(pageBytes / 512)
+        counters = [
+            .loads: words[0], .pagesIn: words[2] / sectors, .stores: words[4],
+            .pagesOut: words[6] / sectors, .discards: words[11],
+            .pagesDiscarded: words[13] / sectors,
+        ]
     }
 
     private mutating func readCounters(_ region: borrowing SharedRegion) {

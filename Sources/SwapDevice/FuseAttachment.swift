@@ -1,47 +1,17 @@
 import CLinuxShims
 import CSwapShims
-package import FarMemory
+import FarMemory
 import Glibc
 import LinuxSystem
 package import Telemetry
 
-/// What attach is asked to do. The URL is the wiring's business: here it is only remembered.
-package struct AttachRequest: Sendable {
-    package var name: String
-    package var url: String
-    package var size: ByteCount
-    package var workers: Int
-    package var priority: Int32
-    package var hasFallback: Bool
-    /// How long idle processors are to poll before they halt; zero leaves that as it is.
-    package var haltPoll = Nanoseconds.zero
-    /// Our own program, absolute, and what its data process is to be told after argument 0.
-    package var executable: String
-    package var dataArguments: [String]
-
-    package init(
-        name: String, url: String, size: ByteCount, workers: Int, priority: Int32,
-        hasFallback: Bool, executable: String, dataArguments: [String]
-    ) {
-        self.name = name
-        self.url = url
-        self.size = size
-        self.workers = workers
-        self.priority = priority
-        self.hasFallback = hasFallback
-        self.executable = executable
-        self.dataArguments = dataArguments
-    }
-}
-
 /// The FUSE and loop frontend: any kernel that has the two.
 package struct FuseAttachment {
-    private let directory: DeviceDirectory
-    private let log: Logger
+    private let steps: AttachSteps
+    private var directory: DeviceDirectory { steps.directory }
 
     package init(directory: DeviceDirectory, log: Logger) {
-        self.directory = directory
-        self.log = log
+        steps = AttachSteps(directory: directory, log: log)
     }
 
     /// Whether this kernel and this user can have it, in words that say what to do.
@@ -60,26 +30,9 @@ package struct FuseAttachment {
     /// Attaches; on any failure all that was done is undone. Returns the block device's path.
     package func attach(_ request: AttachRequest) throws(SwapDeviceError) -> String {
         try Self.check()
-        guard DeviceDirectory.isName(request.name) else { throw .badName(request.name) }
-        guard request.size >= SwapLimits.minimumSize else { throw .sizeTooSmall }
-        let lock = try directory.lock(request.name)
-        defer { _ = lock.rawValue }
-        guard !fileExists("\(directory.path(request.name))/state") else {
-            throw .nameInUse(request.name)
-        }
-        var record = DeviceRecord(
-            name: request.name, url: request.url, size: request.size, frontend: "fuse")
-        record.haltPoll = request.haltPoll
-        do {
-            try directory.save(record)
-            if request.haltPoll > .zero { try HaltPolling().raise(to: request.haltPoll) }
+        return try steps.run(request, frontend: "fuse") { record in
             try start(request, &record)
             return try bind(request, &record)
-        } catch {
-            undo(record)
-            if let error = error as? SwapDeviceError { throw error }
-            if let error = error as? SystemError { throw .system(error) }
-            throw .brokenState("\(error)")
         }
     }
 
@@ -98,9 +51,7 @@ package struct FuseAttachment {
         let (ours, theirs) = try makeSocketPair()
         let answer = FileDescriptor(owning: ours)
         let ready = FileDescriptor(owning: theirs)
-        // Their log outlives this command's terminal.
-        let log = try FileDescriptor.open(
-            "\(directory.path(request.name))/log", O_WRONLY | O_CREAT | O_APPEND, mode: 0o600)
+        let log = try steps.openLog(request.name)
         let null = try FileDescriptor.open("/dev/null", O_RDWR)
         let keeper = try ChildProcess(
             request.executable,
@@ -114,31 +65,7 @@ package struct FuseAttachment {
         record.keeperStart = processStart(keeper.pid) ?? 0
         try directory.save(record)
         _ = consume ready
-        try waitForData(answer)
-    }
-
-    /// The data process says READY=1, or ERROR, its exit status, and why.
-    private func waitForData(_ answer: borrowing FileDescriptor) throws {
-        let deadline = monotonicNow() + SwapLimits.startDeadline.nanoseconds
-        var text: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 1024)
-        while !text.contains(UInt8(ascii: "\n")) {
-            let left = deadline - monotonicNow()
-            guard left > 0, try waitReady(answer.rawValue, .readable, timeout: left) else {
-                throw SwapDeviceError.startTimedOut
-            }
-            let got = try unsafe chunk.withUnsafeMutableBytes { unsafe try answer.read(into: $0) }
-            if got == 0 { break }
-            text.append(contentsOf: chunk[..<got])
-        }
-        let line = String(decoding: text, as: UTF8.self).split(separator: "\n").first ?? ""
-        if line == "READY=1" { return }
-        let words = line.split(separator: " ", maxSplits: 2)
-        guard words.count == 3, words[0] == "ERROR", let status = Int32(words[1]) else {
-            throw SwapDeviceError.startFailed(
-                status: 71, reason: "the data process ended before it was ready; see its log")
-        }
-        throw SwapDeviceError.startFailed(status: status, reason: String(words[2]))
+        _ = try steps.awaitReadiness(answer)
     }
 
     /// Makes the file a block device and gives it to the kernel.
@@ -174,16 +101,9 @@ package struct FuseAttachment {
             do throws(SystemError) {
                 try writeKernelFile(file, value)
             } catch {
-                log.warn("queue_not_tuned", ["device": device, "what": name, "reason": "\(error)"])
+                steps.log.warn(
+                    "queue_not_tuned", ["device": device, "what": name, "reason": "\(error)"])
             }
-        }
-    }
-
-    private func undo(_ record: DeviceRecord) {
-        do {
-            try DeviceRemoval(directory: directory, log: log).dismantle(record)
-        } catch {
-            log.error("undo_failed", ["device": record.name, "reason": "\(error)"])
         }
     }
 }

@@ -23,6 +23,11 @@ package enum SwapLimits {
     package static let loadDeadline = Nanoseconds.seconds(30)
     /// Between two tries of a request, nanoseconds: from the first to the last, doubling.
     package static let retryPause: ClosedRange<Int64> = 200_000...20_000_000
+    /// Of a request of the kernel's NBD client, before its connection is given up. Requests that were under way
+    /// when a server went away are sent again only after this long (nbd_xmit_timeout), so it is short, but for servers
+    /// without fences, where giving up a connection that still carries stores is not safe.
+    package static let kernelRequestTimeout = Nanoseconds.seconds(2)
+    package static let kernelRequestTimeoutUnfenced = Nanoseconds.seconds(10)
     /// How long attach waits for the data process to be ready.
     package static let startDeadline = Nanoseconds.seconds(15)
     /// Smallest device that swapon(2) takes with room to spare.

@@ -1,6 +1,7 @@
 import CommandLineKit
 import FarMemory
 import LinuxSystem
+import PoolProtocol
 import SwapDevice
 import Telemetry
 
@@ -80,6 +81,11 @@ enum AttachCommand {
                 help:
                     "On a virtual machine: let idle processors poll this long before they halt, until detach (200us is the kernel's own default). 0s leaves it as it is."
             ),
+            Option(
+                "connections", .integer(1...16), default: "1",
+                help:
+                    "With --frontend nbd: connections, where the server allows several; see docs/failure-model.md first."
+            ),
         ] + DataOptions.list + [Option.logLevel],
         positionals: [Positional("URL", help: "Where the far memory is.")],
         run: run)
@@ -95,22 +101,32 @@ enum AttachCommand {
         guard size.bytes % UInt64(pageBytes) == 0 else {
             throw UsageError("--size must be a multiple of 4KiB")
         }
-        let wanted = invocation.string("frontend")
-        if wanted == "nbd" || (wanted == "auto" && source.isNBD && KernelNBD.isAvailable) {
-            return try attachKernelNBD(invocation, source)
+        if case .nbd(let uri) = source.source, !uri.usesTLS,
+            invocation.isGiven("tls-certificates") || invocation.isGiven("auth-file")
+        {
+            throw UsageError("keys and certificates need TLS: give an nbds:// URL")
         }
+        let isKernels = try usesKernelNBD(invocation, source)
+        let common = ["--name", name, "--identity", makeIdentity()]
+        let own =
+            isKernels
+            ? ["nbd-keeper", url, "--size", size.description, "--connections"]
+                + ["\(invocation.integer("connections"))"]
+            : ["data", url]
         var request = AttachRequest(
             name: name, url: url, size: size, workers: invocation.integer("threads"),
             priority: Int32(invocation.integer("priority")),
             hasFallback: invocation.stringIfSet("fallback") != nil,
             executable: try ownExecutable(),
-            dataArguments: ["data", url, "--name", name, "--identity", makeIdentity()]
-                + DataOptions.arguments(invocation))
+            dataArguments: own + common + DataOptions.arguments(invocation))
         request.haltPoll = invocation.duration("halt-poll")
+        let directory = DeviceDirectory()
+        let log = Logger(level: .info)
         do throws(SwapDeviceError) {
-            let attachment = FuseAttachment(
-                directory: DeviceDirectory(), log: Logger(level: .info))
-            let device = try attachment.attach(request)
+            let device =
+                isKernels
+                ? try KernelNBDAttachment(directory: directory, log: log).attach(request)
+                : try FuseAttachment(directory: directory, log: log).attach(request)
             printOut("\(name): \(size) of \(url) attached as \(device)\n")
             return .done
         } catch {
@@ -118,19 +134,29 @@ enum AttachCommand {
         }
     }
 
-    private static func attachKernelNBD(
+    /// What only a process in the path of the pages can do.
+    private static let fuseOptions = [
+        "fallback", "fallback-mode", "poll", "store-deadline", "threads",
+    ]
+
+    /// Whether the kernel's own client is to be used; an error where it is asked for and cannot be.
+    private static func usesKernelNBD(
         _ invocation: Invocation, _ source: FarMemoryURL
-    ) throws -> ExitStatus {
-        guard source.isNBD else {
+    ) throws(UsageError) -> Bool {
+        let frontend = invocation.string("frontend")
+        let fuseOption = fuseOptions.first { invocation.isGiven($0) }
+        guard frontend == "nbd" else {
+            guard case .nbd(let uri) = source.source, frontend == "auto" else { return false }
+            return !uri.usesTLS && fuseOption == nil && KernelNBD.isAvailable
+        }
+        guard case .nbd(let uri) = source.source else {
             throw UsageError("--frontend nbd needs an nbd:// URL")
         }
-        guard KernelNBD.isAvailable else {
-            throw CommandFailure(
-                .systemError,
-                "this kernel has no nbd; load it (modprobe nbd) or use --frontend fuse")
+        guard !uri.usesTLS else {
+            throw UsageError("the kernel's NBD client has no TLS; use --frontend fuse for nbds://")
         }
-        throw CommandFailure(
-            .systemError, "the nbd frontend is not in this build; use --frontend fuse")
+        if let fuseOption { throw UsageError("--\(fuseOption) needs --frontend fuse") }
+        return true
     }
 }
 

@@ -43,6 +43,7 @@ enum UpgradeCommand {
             } catch {
                 throw failure(error)
             }
+            if record.frontend == "nbd" { return try replaceKernelKeeper(record) }
             guard let keeper = record.keeperIsAlive ? record.keeperPid : findKeeper(of: name) else {
                 throw CommandFailure(
                     .tryAgain, "'\(name)' has no keeper; run farswap status --repair")
@@ -51,6 +52,22 @@ enum UpgradeCommand {
             printOut("\(name): data process replaced\n")
             return .done
         })
+}
+
+/// The kernel moves the pages: only its keeper can be of a new version.
+private func replaceKernelKeeper(_ record: DeviceRecord) throws -> ExitStatus {
+    if record.keeperIsAlive {
+        let keeper = try ProcessHandle(pid: record.keeperPid)
+        try keeper.signal(SIGKILL)
+        _ = try keeper.waitForEnd(timeout: 5_000_000_000)
+    }
+    let removal = DeviceRemoval(directory: DeviceDirectory(), log: Logger(level: .warn))
+    let finding = removal.repair(record.name)
+    guard case .keeperReplaced = finding else {
+        throw CommandFailure(.systemError, "'\(record.name)' got no new keeper: \(finding)")
+    }
+    printOut("\(record.name): keeper replaced\n")
+    return .done
 }
 
 /// One line of progress on a terminal, in place.

@@ -9,7 +9,7 @@ enum FarswapCommand {
             Attaches a lease on a memory server as a swap device of this host, on a stock kernel: a loop device over a \
             FUSE file (any kernel that has the two) or the kernel's own NBD client (where it has one).
 
-            A device is served by two processes. The keeper holds the device open; the data process serves it and may be \
+            With FUSE a device is served by two processes. The keeper holds the device open; the data process serves it and may be \
             killed, crash or be upgraded under load: its successor finishes what was in flight. Both ignore SIGTERM, since \
             ending them would endanger pages: farswap detach takes a device away.
 
@@ -24,5 +24,6 @@ enum FarswapCommand {
         subcommands: [
             AttachCommand.command, DetachCommand.command, StatusCommand.command,
             UpgradeCommand.command, InternalCommands.keeper, InternalCommands.data,
+            InternalCommands.kernelKeeper,
         ])
 }

@@ -25,6 +25,33 @@ enum InternalCommands {
             return ExitStatus(rawValue: status) ?? .bug
         })
 
+    static let kernelKeeper = Command(
+        name: "nbd-keeper", summary: "connect a device of the kernel's NBD client again and again",
+        options: [
+            Option("name", .string, required: true, help: "The device's name."),
+            Option("size", .size, required: true, help: "The device's size."),
+            Option("connections", .integer(1...16), default: "1", help: "How many connections."),
+            Option("index", .integer(0...1_048_575), help: "A device that lost its keeper."),
+            Option("epoch", .string, help: "The number of the lease that it had."), identityOption,
+        ] + DataOptions.list,
+        positionals: [Positional("URL", help: "Where the far memory is.")],
+        hidden: true, configurable: false,
+        run: { invocation in
+            guard case .nbd(let uri) = try FarMemoryURL(invocation.positional("URL")).source else {
+                throw UsageError("the nbd frontend needs an nbd:// URL")
+            }
+            let options = KernelNBDOptions(
+                name: invocation.string("name"), size: invocation.size("size"),
+                connections: invocation.integer("connections"),
+                deadTimeout: invocation.duration("deadline"),
+                takeOver: invocation.integerIfSet("index").map { Int32($0) },
+                epoch: invocation.stringIfSet("epoch").flatMap { UInt64($0) })
+            let keeper = KernelNBDKeeper(
+                options: options, log: Logger(level: .info),
+                connect: kernelConnector(uri.named(by: invocation), invocation))
+            exitNow(keeper.run())
+        })
+
     static let data = Command(
         name: "data", summary: "serve a device",
         options: [

@@ -126,3 +126,25 @@ func parseIdentity(_ text: String) -> [UInt8]? {
     }
     return bytes
 }
+
+/// Makes connections for the kernel's NBD client.
+func kernelConnector(_ uri: NBDURI, _ invocation: Invocation) -> KernelNBDConnect {
+    let size = invocation.size("size")
+    let identity =
+        invocation.stringIfSet("identity").flatMap(parseIdentity)
+        ?? NBDContinuity.randomIdentity()
+    return { (number, deadline) throws(ConnectFailure) in
+        let export: NBDConnectedExport
+        do throws(NBDConnectError) {
+            export = try NBDHandshake.connect(
+                uri, client: NBDContinuity.connectionName(identity, number), deadline: deadline)
+        } catch {
+            throw ConnectFailure(error, uri)
+        }
+        let facts = export.facts
+        guard facts.size >= size else { throw .exportTooSmall(uri, facts.size, wanted: size) }
+        return KernelNBDSocket(
+            descriptor: export.takeDescriptor(), size: facts.size, flags: facts.flags.rawValue,
+            epoch: facts.epoch, isFenced: facts.isFenced)
+    }
+}

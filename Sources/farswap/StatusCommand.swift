@@ -39,7 +39,7 @@ enum StatusCommand {
         } else {
             printOut(statuses.isEmpty ? "no swap device is attached\n" : table(statuses))
         }
-        return statuses.contains { $0.condition == .dead || $0.condition == .lost }
+        return statuses.contains { [.dead, .lost, .keeperDown].contains($0.condition) }
             ? .checkFailed : .done
     }
 

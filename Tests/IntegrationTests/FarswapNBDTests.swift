@@ -180,6 +180,17 @@ struct FarswapNBDTests {
         WrongUse(
             ["attach", "nbds://127.0.0.1:1/far", "--size", "64MiB", "--auth-file", "/nonexistent"],
             71),
+        WrongUse(["attach", "shm:/x", "--size", "64MiB", "--frontend", "nbd"], 64),
+        WrongUse(["attach", "nbds://127.0.0.1:1/far", "--size", "64MiB", "--frontend", "nbd"], 64),
+        WrongUse(
+            [
+                "attach", "nbd://127.0.0.1:1/far", "--size", "64MiB", "--frontend", "nbd",
+                "--fallback", "/x",
+            ], 64),
+        // Without the module it is the kernel that is at fault, with it the server that is not there.
+        WrongUse(
+            ["attach", "nbd://127.0.0.1:1/far", "--size", "64MiB", "--frontend", "nbd"],
+            fileExists("/sys/module/nbd") ? 69 : 71),
     ])
     func wrongUseIsOneLineAndChangesNothing(_ use: WrongUse) throws {
         try SwapHost().expectNothingDone(by: use)

@@ -307,3 +307,21 @@ import Testing
         #expect(throws: SwapDeviceError.self) { try guest.polling.raise(to: .microseconds(200)) }
     }
 }
+
+@Suite struct DeviceRecordTests {
+    /// What a keeper must be started with again survives as it was, word for word.
+    @Test func theKeepersCommandIsRemembered() throws {
+        let scratch = try TemporaryDirectory()
+        let directory = DeviceDirectory(runtime: scratch.path)
+        var record = DeviceRecord(name: "d", url: "nbd://h/e", size: .mib(4), frontend: "nbd")
+        record.keeperCommand = [
+            "/p/farswap", "nbd-keeper", "nbd://h/e?a=b", "--key", "", "= =", "é",
+        ]
+        record.device = "/dev/nbd3"
+        try directory.save(record)
+        #expect(try directory.load("d") == record)
+        record.keeperCommand = []
+        try directory.save(record)
+        #expect(try directory.load("d") == record)
+    }
+}

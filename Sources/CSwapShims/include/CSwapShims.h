@@ -25,6 +25,8 @@ int fm_loop_bind(int backing_fd, const char *label, char *path, size_t path_capa
 /* 0 when path is a bound loop device, whose backing label is written; -1 otherwise. */
 int fm_loop_label(const char *path, char *label, size_t label_capacity);
 int fm_loop_clear(const char *path);
+/* Discards bytes of an open block device (BLKDISCARD). */
+int fm_block_discard(int fd, uint64_t offset, uint64_t length);
 
 /* Takes a copy of another process's descriptor (pidfd_getfd). */
 int fm_pidfd_getfd(int pidfd, int fd);
