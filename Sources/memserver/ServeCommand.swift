@@ -135,6 +135,7 @@ final class Service {
         if settings.keys == nil {
             log.warn("no_keys", ["do": "give --auth-file to tell clients apart"])
         }
+        harden()
         let canLock = MemoryPool.canLock()
         if canLock {
             log.info("pool_memory_locked", ["by": "mlock2(MLOCK_ONFAULT) of each granted slab"])
@@ -145,6 +146,24 @@ final class Service {
                     "do":
                         "raise RLIMIT_MEMLOCK or mount the tmpfs with noswap; its pages may be swapped"
                 ])
+        }
+    }
+
+    /// Swap of this very host may depend on this process: one that waits for its own pages to come back from the swap device that it
+    /// serves waits for ever.
+    private func harden() {
+        do throws(SystemError) {
+            try lockOwnMemory()
+        } catch {
+            log.warn(
+                "memory_not_locked",
+                [
+                    "reason": error.description,
+                    "do": "raise RLIMIT_MEMLOCK, or do not swap to this server on its own host",
+                ])
+        }
+        for refused in protectFromMemoryPressure() {
+            log.info("hardening_refused", ["what": refused])
         }
     }
 
