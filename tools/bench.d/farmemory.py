@@ -1,5 +1,6 @@
 """A memory server and swap devices of a benchmark's own, gone at its end."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -14,10 +16,20 @@ import time
 from common import binary_directory, run
 
 
+def lock_own_memory():
+    """Who starts memserver again must not wait for a page from the device that only memserver can bring back."""
+    current, future = 1, 2
+    if ctypes.CDLL(None, use_errno=True).mlockall(current | future) != 0:
+        raise SystemExit(f"mlockall failed: {os.strerror(ctypes.get_errno())}")
+
+
 class FarMemory:
     """memserver on a pool of its own in a runtime directory of its own; started again when it is killed."""
 
-    def __init__(self, capacity, nbd=False):
+    def __init__(self, capacity, nbd=False, auto_lease="256MiB"):
+        lock_own_memory()
+        # Ended from outside it cleans up too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.binaries = binary_directory()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="farmem-bench-", dir="/dev/shm"))
         self.environment = {**os.environ, "FARMEM_RUNTIME_DIR": str(self.directory / "run")}
@@ -26,7 +38,7 @@ class FarMemory:
         self.shm = self.directory / "shm.sock"
         self.nbd = self.directory / "nbd.sock"
         self.command = [self.binaries / "memserver", "serve", "--capacity", capacity, "--pool", self.directory / "pool",
-                        "--shm", self.shm, "--admin", f"unix:{self.directory}/admin.sock", "--auto-lease", "64MiB"]
+                        "--shm", self.shm, "--admin", f"unix:{self.directory}/admin.sock", "--auto-lease", auto_lease]
         if nbd:
             self.command += ["--nbd", f"unix:{self.nbd}"]
         self.devices, self.ending, self.starts = [], False, 0
