@@ -116,6 +116,8 @@ package struct ComparisonRow: Sendable {
 package struct FunctionComparison: Sendable {
     package var rows: [ComparisonRow]
     package var all: ComparisonRow
+    /// Each request's result without and with offloading, in the schedule's order.
+    package var requests: [(without: RequestResult, with: RequestResult)]
 
     /// The promise: idle memory at least this much lower, p95 at most this much higher.
     package static let idleSavingMin = 0.5
@@ -134,6 +136,7 @@ package struct FunctionComparison: Sendable {
             name: "all", without: RequestFigures(without.results),
             with: RequestFigures(with.results), memoryWithout: Self.sum(without.memory),
             memoryWith: Self.sum(with.memory))
+        requests = Array(zip(without.results, with.results))
     }
 
     private static func sum(_ figures: [String: MemoryFigures]) -> MemoryFigures {

@@ -78,8 +78,23 @@ struct FunctionBenchReport {
                 "notes": .array(trace.notes.map { .string($0) }),
             ],
             "machine": machine, "functions": .array(comparison.rows.map(\.json)),
-            "all": comparison.all.json,
+            "all": comparison.all.json, "requests": .array(requests),
         ]
+    }
+
+    /// Each request twice: what to look at when a percentile moved.
+    private var requests: [JSONValue] {
+        zip(schedule.requests, comparison.requests).map { request, pair in
+            [
+                "due_ms": JSONValue(request.due.milliseconds),
+                "function": JSONValue(schedule.functions[request.function]),
+                "seed": JSONValue(request.seed), "warm_up": JSONValue(pair.without.isWarmUp),
+                "without_us": JSONValue(pair.without.latency.microseconds),
+                "without_cold": JSONValue(pair.without.isCold),
+                "with_us": JSONValue(pair.with.latency.microseconds),
+                "with_cold": JSONValue(pair.with.isCold),
+            ]
+        }
     }
 
     private var machine: JSONValue {
