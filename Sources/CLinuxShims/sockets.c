@@ -190,6 +190,19 @@ int fm_socket_pair(int fds[2])
 	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds);
 }
 
+int fm_message_pair(int fds[2])
+{
+	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds);
+}
+
+bool fm_is_message_socket(int fd)
+{
+	int type = 0;
+	socklen_t length = sizeof(type);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_SEQPACKET;
+}
+
 static int set_timeout(int fd, int option, uint64_t ns)
 {
 	struct timeval t = { .tv_sec = ns / 1000000000u, .tv_usec = ns % 1000000000u / 1000 };

@@ -92,6 +92,19 @@ package struct FabricCounters: Equatable, Sendable {
     package init() {}
 }
 
+/// What lets another process of the same client go on with a fabric, whoever passes it on: bytes that only
+/// that fabric understands, and descriptors. They are borrowed: from the fabric, as long as it lives, or from
+/// whoever received them.
+package struct Handover: Equatable, Sendable {
+    package var bytes: [UInt8]
+    package var descriptors: [Int32]
+
+    package init(bytes: [UInt8], descriptors: [Int32]) {
+        self.bytes = bytes
+        self.descriptors = descriptors
+    }
+}
+
 /// A lease on far memory.
 package protocol Fabric: AnyObject, Sendable {
     /// The length of the address space.
@@ -102,7 +115,13 @@ package protocol Fabric: AnyObject, Sendable {
     var maximumChannels: Int { get }
     /// Makes a channel for one thread. Allocates; before the data path starts.
     func makeChannel() throws(FabricError) -> any FabricChannel
+    /// What a successor of this process can go on with; nil when it can only connect anew.
+    var handover: Handover? { get }
     /// Ends it. The lease is kept for its grace period, or given back with all that it holds.
     /// No channel may be used afterwards.
     func close(releaseLease: Bool)
+}
+
+extension Fabric {
+    package var handover: Handover? { nil }
 }

@@ -5,13 +5,16 @@
 // the gates (a slab is open while it is granted), the page bits (shared with the server and with a
 // successor of this process), and a condition that stores wait on when their slab is not there yet.
 //
+// A successor can go on with the lease's files before it has a session, or without ever getting one: see
+// ShmHandover.swift.
+//
 // Invariants: a page's bit is set after its bytes are in place, and cleared before its slab goes back; a
 // slab goes back only while its gate is closed, so that no store can be under way in it.
 
 package import Fabric
 package import FarMemory
 import Glibc
-import LinuxSystem
+package import LinuxSystem
 package import PoolProtocol
 import Synchronization
 
@@ -32,12 +35,16 @@ import Synchronization
     private let grants: SharedBitmap
     private let wanted: SharedBitmap
     private let wantedMemory: MemoryMapping
+    /// Slabs whose give-back was sent and not answered. In memory that a successor gets.
+    private let returning: SharedBitmap
+    private let returningFile: MemoryMapping
+    private let files: ShmLeaseFiles
     private let arrival = Condition()
     private let wake: EventSignal
     private let socketPath: String
     private let leaseName: String
     private let key: SharedKey?
-    private let identity: (id: UInt64, epoch: UInt64)
+    private let record: ShmLeaseRecord
 
     private let stateWord = Atomic<UInt8>(FabricState.connected.rawValue)
     /// Grows with each answer to what stores waited for, so that a waiter knows a newer refusal.
@@ -54,21 +61,34 @@ import Synchronization
     private static let slabsAhead = 32
     /// Without a store that needed a slab for this long, empty slabs go back.
     private static let trimAfter: Int64 = 300_000_000
-    private static let headerBytes = 64
+    static let headerBytes = 64
+
+    /// The lease's number: another lease of the same name has another.
+    package var epoch: UInt64 { record.epoch }
+
+    package var handover: Handover? {
+        Handover(bytes: record.encoded(), descriptors: files.numbers)
+    }
 
     /// Connects and opens the lease, making it when there is none. A lease that another session just
     /// lost is waited for.
+    /// - Parameter epoch: the number of the lease that it must be, where pages of ours are in one already.
     package static func connect(
-        socket: String, leaseName: String, size: ByteCount, key: SharedKey?
+        socket: String, leaseName: String, size: ByteCount, key: SharedKey?, epoch: UInt64? = nil
     ) throws(ShmSessionError) -> FabricShm {
         let deadline = monotonicNow() + 1_500_000_000
         while true {
             do throws(ShmSessionError) {
                 var session = try ShmSession.connect(path: socket, key: key)
-                let lease = try session.open(leaseName, size: size.bytes, create: true)
+                let lease = try session.open(leaseName, size: size.bytes, create: epoch == nil)
+                guard epoch == nil || lease.record.epoch == epoch else {
+                    for fd in lease.descriptors { Glibc.close(fd) }
+                    throw ShmSessionError.anotherLease
+                }
                 do throws(SystemError) {
                     let fabric = try FabricShm(
-                        socket: socket, leaseName: leaseName, key: key, lease: lease)
+                        socket: socket, leaseName: leaseName, key: key, record: lease.record,
+                        files: ShmLeaseFiles(opened: lease), state: .connected)
                     try fabric.start(session)
                     return fabric
                 } catch {
@@ -76,6 +96,7 @@ import Synchronization
                 }
             } catch {
                 guard case .refused(.busy, _) = error, monotonicNow() < deadline else {
+                    if epoch != nil, case .refused(.noLease, _) = error { throw .anotherLease }
                     throw error
                 }
             }
@@ -83,36 +104,58 @@ import Synchronization
         }
     }
 
+    /// Goes on with what a predecessor left. No server is needed: pages are served at once, a session is got
+    /// in the background, and only then can slabs be granted.
+    /// - Parameter size: what the lease must have.
+    /// - Throws: `EINVAL` when this is no lease of that size.
+    package static func resume(
+        _ left: Handover, socket: String, leaseName: String, size: ByteCount, key: SharedKey?
+    ) throws(SystemError) -> FabricShm {
+        let record = try ShmLeaseRecord(checking: left, size: size)
+        let fabric = try FabricShm(
+            socket: socket, leaseName: leaseName, key: key, record: record,
+            files: ShmLeaseFiles(copying: left.descriptors), state: .reconnecting)
+        try fabric.start(nil)
+        return fabric
+    }
+
     private init(
-        socket: String, leaseName: String, key: SharedKey?, lease: OpenedLease
+        socket: String, leaseName: String, key: SharedKey?, record: ShmLeaseRecord,
+        files: consuming ShmLeaseFiles, state: FabricState
     ) throws(SystemError) {
         socketPath = socket
         self.leaseName = leaseName
         self.key = key
-        identity = (lease.id, lease.epoch)
-        size = ByteCount(lease.size)
-        slabBytes = lease.slabBytes
-        let dataFile = FileDescriptor(owning: lease.descriptors[0])
-        let pagesFile = FileDescriptor(owning: lease.descriptors[1])
-        let grantsFile = FileDescriptor(owning: lease.descriptors[2])
-        let slabCount = Int(lease.size) / lease.slabBytes
-        let pageCount = Int(lease.size) / pageBytes
-        data = try MemoryMapping(sharing: dataFile.rawValue, count: Int(lease.size))
+        self.record = record
+        size = ByteCount(record.size)
+        slabBytes = record.slabBytes
+        let slabCount = record.slabCount
+        let pageCount = Int(record.size) / pageBytes
+        data = try MemoryMapping(sharing: files.data.rawValue, count: Int(record.size))
         pageFile = try MemoryMapping(
-            sharing: pagesFile.rawValue,
+            sharing: files.pages.rawValue,
             count: Self.headerBytes + SharedBitmap.byteCount(pageCount), populate: true)
         grantFile = try MemoryMapping(
-            sharing: grantsFile.rawValue,
+            sharing: files.grants.rawValue,
             count: Self.headerBytes + SharedBitmap.byteCount(slabCount), writable: false)
+        returningFile = try MemoryMapping(
+            sharing: files.returning.rawValue, count: SharedBitmap.byteCount(slabCount),
+            populate: true)
+        self.files = files
         zeros = try MemoryMapping(anonymous: Self.zeroBytes, populate: true)
         wantedMemory = try MemoryMapping(
             anonymous: SharedBitmap.byteCount(slabCount), populate: true)
         unsafe pages = SharedBitmap(pageFile.base + Self.headerBytes, count: pageCount)
         unsafe grants = SharedBitmap(grantFile.base + Self.headerBytes, count: slabCount)
         unsafe wanted = SharedBitmap(wantedMemory.base, count: slabCount)
+        unsafe returning = SharedBitmap(returningFile.base, count: slabCount)
         gates = SlabGates(count: slabCount)
         wake = try EventSignal()
-        for slab in 0..<slabCount where grants.isSet(slab) { gates.open(slab) }
+        stateWord.store(state.rawValue, ordering: .releasing)
+        // A server that still has a predecessor's give-back before it would clear what is stored there now.
+        for slab in 0..<slabCount where grants.isSet(slab) && !returning.isSet(slab) {
+            gates.open(slab)
+        }
     }
 
     package var state: FabricState {
@@ -173,7 +216,7 @@ import Synchronization
 
     // MARK: The control thread
 
-    private func start(_ session: consuming ShmSession) throws(SystemError) {
+    private func start(_ session: consuming ShmSession?) throws(SystemError) {
         let box = SessionBox(session)
         control = try WorkerThread("farswap-grant") { [self] in
             var state = ControlLoop(session: box.take())
@@ -319,7 +362,9 @@ import Synchronization
             }
             // SAFETY: the slab lies inside the mapping; nothing refers to its pages.
             _ = unsafe madvise(data.base + slab * slabBytes, slabBytes, MADV_DONTNEED)
+            returning.set(slab)
             try loop.session?.giveBack(SlabRange(first: UInt32(slab), count: 1))
+            returning.clear(slab)
             if wanted.firstSet(0..<wanted.count) != nil { return noteDiscard() }
         }
     }
@@ -350,11 +395,13 @@ import Synchronization
             throw error
         }
         for fd in lease.descriptors { Glibc.close(fd) }
-        guard lease.id == identity.id, lease.epoch == identity.epoch else {
+        guard lease.record == record else {
             stateWord.store(FabricState.lost.rawValue, ordering: .releasing)
-            throw .protocolViolation("another lease of this name")
+            throw .anotherLease
         }
-        // A give-back that the server did not hear of left its slab granted behind a closed gate.
+        // The server has read all that an earlier session sent. A give-back that it did not hear of left its
+        // slab granted behind a closed gate.
+        returning.clear(0..<returning.count)
         for slab in 0..<grants.count where grants.isSet(slab) && !gates.isOpen(slab) {
             gates.open(slab)
         }
@@ -371,6 +418,6 @@ import Synchronization
 private final class SessionBox: @unchecked Sendable {
     // SAFETY: filled before the thread starts, emptied by it once.
     private var session: ShmSession?
-    init(_ session: consuming ShmSession) { self.session = consume session }
+    init(_ session: consuming ShmSession?) { self.session = consume session }
     func take() -> ShmSession? { session.take() }
 }

@@ -14,6 +14,8 @@ package enum ShmSessionError: Error, Equatable, Sendable {
     /// The server wants a key, and there is none.
     case keyNeeded
     case protocolViolation(String)
+    /// The lease is not the one that was asked for: its pages are lost.
+    case anotherLease
 }
 
 extension ShmSessionError: CustomStringConvertible {
@@ -25,16 +27,14 @@ extension ShmSessionError: CustomStringConvertible {
         case .keyNeeded: "memserver wants a key; give --auth-file"
         case .protocolViolation(let what):
             "memserver answered what the protocol does not allow: \(what)"
+        case .anotherLease: "another lease has taken the place of this one; its pages are lost"
         }
     }
 }
 
 /// What an opened lease is.
 struct OpenedLease: Equatable {
-    var id: UInt64
-    var epoch: UInt64
-    var size: UInt64
-    var slabBytes: Int
+    var record: ShmLeaseRecord
     /// Data, page bits, grants: the receiver owns them.
     var descriptors: [Int32]
 }
@@ -86,9 +86,12 @@ struct ShmSession: ~Copyable {
             for fd in answer.descriptors { close(fd) }
             throw .protocolViolation("no lease")
         }
-        return OpenedLease(
-            id: id, epoch: epoch, size: size, slabBytes: Int(slabBytes),
-            descriptors: answer.descriptors)
+        let record = ShmLeaseRecord(id: id, epoch: epoch, size: size, slabBytes: Int(slabBytes))
+        guard record.isPossible else {
+            for fd in answer.descriptors { close(fd) }
+            throw .protocolViolation("an impossible lease")
+        }
+        return OpenedLease(record: record, descriptors: answer.descriptors)
     }
 
     /// Asks for slabs; the answer may be fewer, from the first on.

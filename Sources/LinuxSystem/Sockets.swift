@@ -100,3 +100,17 @@ package func makeSocketPair() throws(SystemError) -> (Int32, Int32) {
     }
     return pair
 }
+
+/// Two connected unix sockets that keep messages apart, non-blocking.
+package func makeMessagePair() throws(SystemError) -> (Int32, Int32) {
+    var pair: (Int32, Int32) = (-1, -1)
+    try check("socketpair") {
+        unsafe withUnsafeMutableBytes(of: &pair) {
+            unsafe fm_message_pair($0.baseAddress?.assumingMemoryBound(to: Int32.self))
+        }
+    }
+    return pair
+}
+
+/// Whether this number is an open socket that keeps messages apart.
+package func isMessageSocket(_ fd: Int32) -> Bool { fm_is_message_socket(fd) }

@@ -12,6 +12,8 @@ package enum SwapDescriptor {
     package static let fuse: Int32 = 3
     package static let region: Int32 = 4
     package static let ready: Int32 = 5
+    /// A `HandoverSocket`.
+    package static let handover: Int32 = 6
 }
 
 /// How a data process ends, as its keeper understands it.
@@ -62,11 +64,12 @@ package final class SystemClock: PathClock {
 package struct DataProcess {
     private let options: DataProcessOptions
     private let log: Logger
-    private let connect: () throws(ConnectFailure) -> any Fabric
+    private let connect: (Handover?) throws(ConnectFailure) -> any Fabric
 
+    /// - Parameter connect: makes the fabric, of what a predecessor left if there is something.
     package init(
         options: DataProcessOptions, log: Logger,
-        connect: @escaping () throws(ConnectFailure) -> any Fabric
+        connect: @escaping (Handover?) throws(ConnectFailure) -> any Fabric
     ) {
         self.options = options
         self.log = log
@@ -78,6 +81,7 @@ package struct DataProcess {
         ignoreBrokenPipes()
         let fuse = FileDescriptor(owning: SwapDescriptor.fuse)
         let regionFile = FileDescriptor(owning: SwapDescriptor.region)
+        let keeper = HandoverSocket.inherited()
         do {
             for refused in try hardenSwapProcess() where isFirst {
                 log.warn("hardening_refused", ["device": options.name, "what": refused])
@@ -85,8 +89,15 @@ package struct DataProcess {
             let region = try SharedRegion(openingIn: regionFile, populate: true)
             region[.dataPid] = UInt64(getpid())
             region[.dataStarts] += 1
-            let fabric = try connectFabric(isFirst: isFirst, region)
-            let code = try serve(fuse, region, fabric, isFirst: isFirst)
+            var left: HeldHandover?
+            _ = keeper?.receive(into: &left)
+            let fabric = try connectFabric(isFirst: isFirst, region, left?.value)
+            // The fabric has descriptors of its own.
+            left = nil
+            let guardian = KeeperWatch(
+                region: region, name: options.name, log: log, socket: keeper,
+                handover: fabric.handover)
+            let code = try serve(fuse, region, fabric, guardian, isFirst: isFirst)
             return code.rawValue
         } catch let failure as ConnectFailure {
             report(isFirst, "ERROR \(failure.status) \(failure.reason)\n")
@@ -110,16 +121,20 @@ package struct DataProcess {
 
     /// A successor has no choice but to go on trying: the kernel waits.
     private func connectFabric(
-        isFirst: Bool, _ region: borrowing SharedRegion
+        isFirst: Bool, _ region: borrowing SharedRegion, _ left: Handover?
     ) throws(ConnectFailure) -> any Fabric {
         var wait: Int64 = 1_000_000
+        var reason = ""
         while true {
             do throws(ConnectFailure) {
-                return try connect()
+                return try connect(left)
             } catch {
                 if isFirst { throw error }
                 region.deviceState = .reconnecting
-                log.warn("connect_failed", ["device": options.name, "reason": error.reason])
+                if error.reason != reason {
+                    log.warn("connect_failed", ["device": options.name, "reason": error.reason])
+                }
+                reason = error.reason
             }
             sleepNanoseconds(wait)
             wait = min(wait * 2, 100_000_000)
@@ -128,7 +143,7 @@ package struct DataProcess {
 
     private func serve(
         _ fuse: borrowing FileDescriptor, _ region: borrowing SharedRegion, _ fabric: any Fabric,
-        isFirst: Bool
+        _ guardian: KeeperWatch, isFirst: Bool
     ) throws -> DataProcessExit {
         try fuse.setNonBlocking(options.spin > 0)
         var fallback: FallbackFile?
@@ -153,12 +168,12 @@ package struct DataProcess {
                     ends.record(boxed.worker.finishPredecessorsRequest() ?? boxed.worker.run())
                 })
         }
-        region.deviceState = .attached
+        region.deviceState = fabric.state == .connected ? .attached : .reconnecting
         report(isFirst, "READY=1\n")
         log.info(
             "serving",
             ["device": options.name, "workers": region.workers, "pid": Int(getpid())])
-        let end = try watch(region, fabric, ends, workers: threads.count)
+        let end = try watch(region, fabric, guardian, ends, workers: threads.count)
         if case .failed(let code) = end {
             // At once, without the other workers: they may sleep for ever, and the successor goes on where
             // they are, as after a kill.
@@ -186,14 +201,11 @@ package struct DataProcess {
 
     /// Copies the fabric's state to the shared region and keeps a keeper alive, until the workers end.
     private func watch(
-        _ region: borrowing SharedRegion, _ fabric: any Fabric, _ ends: Ends, workers: Int
+        _ region: borrowing SharedRegion, _ fabric: any Fabric, _ guardian: KeeperWatch,
+        _ ends: Ends, workers: Int
     ) throws(SystemError) -> WorkerEnd {
-        let guardian = KeeperWatch(region: region, name: options.name, log: log)
         while true {
             if let end = ends.last(of: workers) { return end }
-            let ended = try waitReady(
-                ends.signal.descriptor.rawValue, .readable, timeout: 500_000_000)
-            if ended { ends.signal.drain() }
             switch fabric.state {
             case .connected: region.deviceState = .attached
             case .reconnecting: region.deviceState = .reconnecting
@@ -201,6 +213,10 @@ package struct DataProcess {
             }
             region.publish(fabric.counters)
             guardian.look(region)
+            let ended = try waitReady(
+                ends.signal.descriptor.rawValue, .readable,
+                timeout: fabric.state == .reconnecting ? 100_000_000 : 500_000_000)
+            if ended { ends.signal.drain() }
         }
     }
 }

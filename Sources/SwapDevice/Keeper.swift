@@ -1,12 +1,13 @@
 import CLinuxShims
 import CSwapShims
+import Fabric
 import Glibc
 import LinuxSystem
 package import Telemetry
 
 /// The process that keeps a swap device alive: it holds the FUSE connection's descriptor and the shared
-/// region, and puts a new data process in the place of one that ended. It does nothing else, so that
-/// there is little that could end it.
+/// region, and puts a new data process in the place of one that ended; it passes on what that one left it
+/// (`Handover`). It does nothing else, so that there is little that could end it.
 ///
 /// SIGTERM is ignored: ending the keeper would endanger the pages. `farswap detach` takes a device
 /// away. SIGHUP replaces the data process (an upgrade).
@@ -38,12 +39,14 @@ package struct Keeper {
             _ = try hardenSwapProcess()
             let region = try SharedRegion(openingIn: regionFile, populate: true)
             region[.keeperPid] = UInt64(getpid())
+            var held: HeldHandover?
             if let adopting {
                 log.info("adopted", ["device": name, "pid": Int(adopting)])
-                try watchAdopted(adopting, signals)
+                let socket = HandoverSocket.inherited()
+                try watchAdopted(adopting, signals) { _ = socket?.receive(into: &held) }
             }
             let first = adopting == nil
-            return try keep(fuse, regionFile, region, signals, first: first)
+            return try keep(fuse, regionFile, region, signals, &held, first: first)
         } catch {
             log.error("keeper_failed", ["device": name, "reason": "\(error)"])
             return 71
@@ -52,24 +55,32 @@ package struct Keeper {
 
     private func keep(
         _ fuse: borrowing FileDescriptor, _ regionFile: borrowing FileDescriptor,
-        _ region: borrowing SharedRegion, _ signals: borrowing SignalEvents, first: Bool
+        _ region: borrowing SharedRegion, _ signals: borrowing SignalEvents,
+        _ held: inout HeldHandover?, first: Bool
     ) throws(SystemError) -> Int32 {
         var isFirst = first
         var pause: Int64 = 0
         while true {
             region.deviceState = .starting
+            let ends = try makeMessagePair()
+            let ours = HandoverSocket(owning: ends.0)
+            let theirs = FileDescriptor(owning: ends.1)
+            if let held { handOver(held, ours) }
             var descriptors = [
                 (ours: fuse.rawValue, theirs: SwapDescriptor.fuse),
                 (ours: regionFile.rawValue, theirs: SwapDescriptor.region),
+                (ours: theirs.rawValue, theirs: SwapDescriptor.handover),
             ]
             if isFirst { descriptors.append((SwapDescriptor.ready, SwapDescriptor.ready)) }
             let startedAt = monotonicNow()
             let child = try ChildProcess(
                 executable, [executable] + dataArguments + (isFirst ? ["--first"] : []),
                 descriptors: descriptors)
+            // Ours must be the only one of its kind: else the end of the data process is not seen in it.
+            _ = consume theirs
             if isFirst { close(SwapDescriptor.ready) }
             isFirst = false
-            let end = try wait(for: child, signals)
+            let end = try wait(for: child, signals, ours, &held)
             switch end {
             case .exited(DataProcessExit.detached.rawValue): return 0
             case .exited(DataProcessExit.neverStarted.rawValue):
@@ -86,14 +97,33 @@ package struct Keeper {
         }
     }
 
+    private func handOver(_ held: HeldHandover, _ socket: borrowing HandoverSocket) {
+        do throws(SystemError) {
+            try socket.send(held.value)
+        } catch {
+            // The successor connects anew.
+            log.warn("not_handed_over", ["device": name, "reason": "\(error)"])
+        }
+    }
+
     private func wait(
-        for child: borrowing ChildProcess, _ signals: borrowing SignalEvents
+        for child: borrowing ChildProcess, _ signals: borrowing SignalEvents,
+        _ socket: borrowing HandoverSocket, _ held: inout HeldHandover?
     ) throws(SystemError) -> ChildEnd {
+        var isListening = true
         let poller = try Poller()
         try poller.add(child.endDescriptor, .readable, token: 0)
         try poller.add(signals.descriptor.rawValue, .readable, token: 1)
+        try poller.add(socket.descriptor, .readable, token: 2)
         while true {
             try poller.wait(timeoutMilliseconds: -1) { _, _ in }
+            let end = try child.wait(timeout: 0)
+            // After the look at the child: what it sent before its end is there.
+            if isListening, !socket.receive(into: &held) {
+                try poller.remove(socket.descriptor)
+                isListening = false
+            }
+            if end != .running { return end }
             while let signal = signals.next() {
                 if signal == SIGHUP {
                     log.info("replacing_data_process", ["device": name])
@@ -103,15 +133,14 @@ package struct Keeper {
                         "signal_ignored", ["device": name, "instead": "farswap detach \(name)"])
                 }
             }
-            let end = try child.wait(timeout: 0)
-            if end != .running { return end }
         }
     }
 
-    /// Waits for the end of a data process that is not our child.
+    /// Waits for the end of a data process that is not our child; `listen` is called now and then, and after it.
     private func watchAdopted(
-        _ pid: Int32, _ signals: borrowing SignalEvents
+        _ pid: Int32, _ signals: borrowing SignalEvents, _ listen: () -> Void
     ) throws(SystemError) {
+        defer { listen() }
         let pidfd = fm_pidfd_open(pid)
         guard pidfd >= 0 else { return }
         let process = FileDescriptor(owning: pidfd)
@@ -119,22 +148,44 @@ package struct Keeper {
             while let signal = signals.next() {
                 if signal == SIGHUP { _ = fm_pidfd_send_signal(process.rawValue, SIGKILL) }
             }
+            listen()
         }
     }
 }
 
-/// The data process's side: it starts a new keeper when the old one is gone.
+/// The data process's side: it leaves the keeper what its successor can go on with, and starts a new keeper when
+/// the old one is gone.
 final class KeeperWatch {
     private let name: String
     private let log: Logger
+    private let handover: Handover?
+    private var socket: HandoverSocket?
     private var pid: Int32
     private var pidfd: Int32
 
-    init(region: borrowing SharedRegion, name: String, log: Logger) {
+    /// - Parameters:
+    ///   - socket: to the present keeper; nil when that one takes nothing.
+    ///   - handover: the fabric's, which outlives this object.
+    init(
+        region: borrowing SharedRegion, name: String, log: Logger,
+        socket: consuming HandoverSocket?, handover: Handover?
+    ) {
         self.name = name
         self.log = log
+        self.handover = handover
+        self.socket = socket
         pid = Int32(truncatingIfNeeded: region[.keeperPid])
         pidfd = fm_pidfd_open(pid)
+        handOver()
+    }
+
+    private func handOver() {
+        guard let handover else { return }
+        do throws(SystemError) {
+            try socket?.send(handover)
+        } catch {
+            log.warn("not_handed_over", ["device": name, "reason": "\(error)"])
+        }
     }
 
     deinit { if pidfd >= 0 { close(pidfd) } }
@@ -152,6 +203,9 @@ final class KeeperWatch {
         let arguments = CommandLine.arguments.filter { $0 != "--first" }
         guard let program = arguments.first, arguments.count > 1 else { return }
         do throws(SystemError) {
+            let ends = try makeMessagePair()
+            let ours = HandoverSocket(owning: ends.0)
+            let theirs = FileDescriptor(owning: ends.1)
             let keeper = try ChildProcess(
                 program,
                 [program, "keeper", "--adopt", "\(getpid())", "--name", name, "--"]
@@ -159,7 +213,10 @@ final class KeeperWatch {
                 descriptors: [
                     (SwapDescriptor.fuse, SwapDescriptor.fuse),
                     (SwapDescriptor.region, SwapDescriptor.region),
+                    (theirs.rawValue, SwapDescriptor.handover),
                 ], newSession: true)
+            socket = consume ours
+            handOver()
             log.warn("keeper_replaced", ["device": name, "pid": Int(keeper.pid)])
             region[.keeperPid] = UInt64(keeper.pid)
             pid = keeper.pid

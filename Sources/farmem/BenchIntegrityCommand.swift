@@ -136,7 +136,7 @@ struct IntegrityRun {
                     invocation.size("size").description, "--swap-ins", "\(share)", "--seed",
                     "\(invocation.integer("seed") &+ index)", "--time",
                     invocation.duration("time").description,
-                ], descriptors: [(theirs, 1)])
+                ], descriptors: [(theirs, 1)], diesWithParent: true)
             pids.append(child.pid)
         }
         return try gather(outputs, pids, tick)

@@ -7,14 +7,17 @@ import Glibc
 import LinuxSystem
 import PoolProtocol
 import SwapDevice
+import Telemetry
 
 /// Makes the fabric that a URL names.
 struct FabricConnector {
     let source: FarMemoryURL
     let invocation: Invocation
+    let log: Logger
 
     /// The device's size comes from the shared region, so that a successor cannot differ.
-    func connect() throws(ConnectFailure) -> any Fabric {
+    /// - Parameter left: what a predecessor left.
+    func connect(_ left: Handover?) throws(ConnectFailure) -> any Fabric {
         let size = try deviceSize()
         switch source.source {
         case .dram(let path):
@@ -25,21 +28,41 @@ struct FabricConnector {
             }
         case .shm(let socket, let lease):
             let name = lease ?? invocation.stringIfSet("lease") ?? invocation.string("name")
-            let key = try key()
-            do throws(ShmSessionError) {
-                let fabric = try FabricShm.connect(
-                    socket: socket, leaseName: name, size: size, key: key)
-                guard fabric.size == size else {
-                    fabric.close(releaseLease: false)
-                    throw ShmSessionError.refused(
-                        .exists, "lease '\(name)' has \(fabric.size), not \(size)")
-                }
-                return fabric
-            } catch {
-                throw ConnectFailure(status: Self.status(error).rawValue, reason: "\(error)")
-            }
+            return try connectShm(socket, name, size, left)
         case .nbd(let uri): return try connectNBD(uri, size)
         }
+    }
+
+    /// A successor goes on with what was left, whether the server is there or not: pages must not wait for it.
+    private func connectShm(
+        _ socket: String, _ name: String, _ size: ByteCount, _ left: Handover?
+    ) throws(ConnectFailure) -> any Fabric {
+        let key = try key()
+        if let left {
+            do throws(SystemError) {
+                return try FabricShm.resume(
+                    left, socket: socket, leaseName: name, size: size, key: key)
+            } catch {
+                log.warn("not_taken_over", ["lease": name, "reason": "\(error)"])
+            }
+        }
+        let epoch = try withRegion { $0[.leaseEpoch] }
+        let fabric: FabricShm
+        do throws(ShmSessionError) {
+            fabric = try FabricShm.connect(
+                socket: socket, leaseName: name, size: size, key: key,
+                epoch: epoch == 0 ? nil : epoch)
+            guard fabric.size == size else {
+                fabric.close(releaseLease: false)
+                throw ShmSessionError.refused(
+                    .exists, "lease '\(name)' has \(fabric.size), not \(size)")
+            }
+        } catch {
+            throw ConnectFailure(status: Self.status(error).rawValue, reason: "\(error)")
+        }
+        let given = fabric.epoch
+        try withRegion { $0[.leaseEpoch] = given }
+        return fabric
     }
 
     /// The key that --auth-file and --key name; nil without a file.
@@ -70,7 +93,7 @@ struct FabricConnector {
         case .keyNeeded, .refused(.unauthorized, _): .permission
         case .refused(.busy, _), .refused(.noSpace, _), .refused(.limit, _): .tryAgain
         case .refused(.exists, _), .refused(.badRequest, _): .usage
-        case .refused, .protocolViolation: .peerUnavailable
+        case .refused, .protocolViolation, .anotherLease: .peerUnavailable
         }
     }
 

@@ -70,9 +70,9 @@ enum InternalCommands {
                     mode: FallbackMode(rawValue: invocation.string("fallback-mode")) ?? .refused),
                 spin: invocation.duration("poll").nanoseconds,
                 fallbackPath: invocation.stringIfSet("fallback"))
-            let connector = FabricConnector(source: source, invocation: invocation)
-            let process = DataProcess(
-                options: options, log: Logger(level: .info), connect: connector.connect)
+            let log = Logger(level: .info)
+            let connector = FabricConnector(source: source, invocation: invocation, log: log)
+            let process = DataProcess(options: options, log: log, connect: connector.connect)
             exitNow(process.run(isFirst: invocation.flag("first")))
         })
 }

@@ -126,6 +126,9 @@ int fm_tcp_local_port(int fd);
 int fm_accept(int fd); /* close-on-exec, blocking */
 int fm_tcp_nodelay(int fd);
 int fm_socket_pair(int fds[2]);
+/* Keeps messages apart; non-blocking. */
+int fm_message_pair(int fds[2]);
+bool fm_is_message_socket(int fd);
 int fm_socket_timeouts(int fd, uint64_t receive_ns, uint64_t send_ns);
 struct fm_peer {
 	int pid, uid, gid;
