@@ -73,7 +73,9 @@ package final class FabricNBD: Fabric {
     /// NBD has no word for giving a lease back: its pages are discarded, the lease's grace ends the rest.
     package func close(releaseLease: Bool) {
         if releaseLease {
-            let deadline = monotonicNow() + 10_000_000_000
+            // A large export takes its time; a server that is away is worth a moment, for detach waits.
+            let patience: Int64 = state == .connected ? 10_000_000_000 : 2_000_000_000
+            let deadline = monotonicNow() + patience
             try? NBDChannel(shared, size: size, self).discard(
                 PageRange(first: 0, count: Int(size.pages.pages)), deadline: deadline)
         }

@@ -69,12 +69,13 @@ final class SwapHost {
 
     /// Runs a farswap command that must fail in one line and leave nothing.
     func expectNothingDone(by use: WrongUse) throws {
-        let before = try swapAreas()
+        // Not how full they are: another device of this machine may be in use.
+        let before = try swapAreas().map(\.path)
         let result = try TestProcess.run(
             "farswap", use.arguments, environment: environment, seconds: 30)
         #expect(result.end == .exited(use.status), "\(result.error)")
         #expect(result.error.split(separator: "\n").count == 1, "\(result.error)")
-        #expect(try swapAreas() == before)
+        #expect(try swapAreas().map(\.path) == before)
         #expect(try processes().isEmpty)
         #expect(((try? directoryEntries(directory.file("swap"))) ?? []).isEmpty)
     }

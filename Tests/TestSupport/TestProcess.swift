@@ -107,6 +107,9 @@ package final class TestProcess: @unchecked Sendable {
         (try? readSmallText(output.file("stderr"), limit: 64 << 20)) ?? ""
     }
 
+    /// Whether it has not ended, as far as it was waited for.
+    package var isRunning: Bool { (try? wait(seconds: 0)) == .running }
+
     /// Sends a signal; nothing when it has ended.
     package func signal(_ number: Int32) throws(SystemError) {
         if end == .running { try child?.signal(number) }
