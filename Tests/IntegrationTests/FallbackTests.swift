@@ -29,9 +29,9 @@ struct FallbackTests {
     }
 
     private func eventually(_ what: String, _ condition: () throws -> Bool) throws {
-        let deadline = monotonicNow() + 30_000_000_000
+        let deadline = monotonicNow() + 60_000_000_000
         while try !condition() {
-            try #require(monotonicNow() < deadline, "not within 30 s: \(what)")
+            try #require(monotonicNow() < deadline, "not within 60 s: \(what)")
             sleepNanoseconds(10_000_000)
         }
     }
@@ -74,15 +74,17 @@ struct FallbackTests {
             url: url, size: "64MiB",
             [
                 "--frontend", "fuse", "--fallback", disk.file("pages"), "--fallback-mode", "mirror",
-                "--store-deadline", "5ms",
+                "--store-deadline", "20ms",
             ])
         let bench = try TestProcess(
             "farmem",
             [
-                "bench", "integrity", "--swap-ins", "12000", "--size", "24MiB", "--seed", "3",
+                "bench", "integrity", "--swap-ins", "8000", "--size", "24MiB", "--seed", "3",
                 "--time", "100s", "--stall", "20s", "--json",
             ], environment: host.environment)
-        try eventually("pages come back") { try counter(host, "pages_in") > 4000 }
+        // Soon, while much is still to come: only requests show that an NBD server is gone.
+        try eventually("pages come back") { try counter(host, "pages_in") > 1000 }
+        try #require(bench.isRunning)
         try server.process.kill()
         removeTree(server.pool)
         if loss == .leaseOfShm {
@@ -94,14 +96,13 @@ struct FallbackTests {
         let (before, kept) = (
             try counter(host, "pages_in"), try counter(host, "fallback_pages_in")
         )
-        #expect(bench.isRunning)
         #expect(try bench.wait(seconds: 110) == .exited(0), "\(bench.standardError)")
         let report = try JSONValue.parse(bench.standardOutput)
         #expect(report["wrong_pages"]?.integer == 0)
         #expect(report["dead_processes"]?.integer == 0)
         #expect(try counter(host, "pages_in") > before + 1000)
         #expect(try counter(host, "load_failed") == 0)
-        #expect(try counter(host, "fallback_pages_out") > 4000)
+        #expect(try counter(host, "fallback_pages_out") > 1000)
         // The mapped files outlive their names: only the other two need the copy.
         if loss != .poolOfShm { #expect(try counter(host, "fallback_pages_in") > kept + 1000) }
         #expect(try host.farswap("detach", "t0").end == .exited(0))
