@@ -1,0 +1,72 @@
+#!/bin/bash
+# A command that hangs is killed with all processes of the guest, and so is one whose tools/lab is told to end, or killed.
+set -euo pipefail
+lab="$(dirname "$0")/../../../lab"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+hang='trap "" TERM INT HUP; for i in 1 2 3; do sleep 1000 & done; echo hangs; wait'
+
+# start SECONDS: a guest that hangs; sets started, and family to the processes that it consists of.
+start() {
+    local queue=() process
+    "$lab" uml --kernel-flavour "${FARMEM_LAB_FLAVOUR:-default}" --timeout "$1" -- sh -c "$hang" >"$work/out" 2>"$work/err" &
+    started=$!
+    for _ in $(seq 100); do
+        ! grep -q hangs "$work/out" || break
+        sleep 0.1
+    done
+    family=() queue=("$started")
+    while [ ${#queue[@]} -gt 0 ]; do
+        process=${queue[0]} queue=("${queue[@]:1}")
+        family+=("$process")
+        for process in $(pgrep -P "$process"); do queue+=("$process"); done
+    done
+    [ ${#family[@]} -gt 3 ] || { cat "$work/err" && echo "the guest is not there: ${family[*]}" && exit 1; }
+}
+
+# ended STATUS: the guest ends so, now or soon, and nothing is left of it.
+ended() {
+    local status=0 process left=
+    wait "$started" || status=$?
+    [ "$status" = "$1" ] || { cat "$work/err" && echo "status $status instead of $1" && exit 1; }
+    for _ in $(seq 50); do
+        left=
+        for process in "${family[@]}"; do [ ! -d "/proc/$process" ] || left="$left${left:+ }$process"; done
+        [ -n "$left" ] || return 0
+        sleep 0.1
+    done
+    echo "left after $1: $(ps -o pid,ppid,stat,args -p "${left// /,}")"
+    # shellcheck disable=SC2086
+    kill -KILL $left
+    exit 1
+}
+
+# Control directories are made here.
+export TMPDIR=$work
+clean() { [ -z "$(find "$work" -name 'farmem-lab-*')" ] || { echo "left: $(ls "$work")" && exit 1; }; }
+
+begun=$SECONDS
+start 8
+ended 124
+clean
+[ $((SECONDS - begun)) -lt 25 ]
+[ "$(cat "$work/out")" = hangs ]
+tail -n 1 "$work/err" | grep -q '^lab: not done in 8 s'
+
+start 100
+kill -TERM "$started"
+ended 143
+clean
+
+start 100
+kill -KILL "$started"
+ended 137
+clean
+
+# With the whole process group told, as timeout(1) does.
+set -m
+start 100
+set +m
+kill -TERM -- "-$started"
+ended 143
+clean
