@@ -49,6 +49,48 @@ extension WorkloadTrace {
         return trace
     }
 
+    /// Applications of a file of memory alone: a seeded sample of them, called as the generator has it.
+    static func loadMemoryAlone(
+        _ path: String, window: TraceWindow
+    ) throws(TraceError) -> WorkloadTrace {
+        var reader = try LineReader(path)
+        let header = fields(try reader.next() ?? []).map(text)
+        guard let column = header.firstIndex(of: "AverageAllocatedMb") else {
+            throw reader.malformed("no column AverageAllocatedMb")
+        }
+        var random = SeededRandom(seed: window.seed)
+        var sample: [(name: String, memory: ByteCount)] = []
+        var seen = 0
+        while let line = try reader.next() {
+            let row = fields(line)
+            guard row.count == header.count, let mebibytes = decimalNumber(row[column]) else {
+                throw reader.malformed("column \(column + 1) must be the average memory in MB")
+            }
+            seen += 1
+            let place = sample.count < window.functionsMax ? sample.count : random.below(seen)
+            guard place < window.functionsMax else { continue }
+            let application = (text(row[1]), ByteCount(UInt64(min(mebibytes, 1e9) * 1_048_576)))
+            if place == sample.count {
+                sample.append(application)
+            } else {
+                sample[place] = application
+            }
+        }
+        let generated = WorkloadTrace.generated(
+            seed: window.seed, functions: sample.count, length: window.length)
+        var trace = WorkloadTrace(source: path, functions: [])
+        for (function, application) in zip(generated.functions, sample) {
+            trace.functions.append(
+                TraceFunction(
+                    name: application.name, arrivals: function.arrivals,
+                    duration: function.duration, memory: application.memory))
+        }
+        trace.notes = [
+            "\(trace.functions.count) of \(seen) applications; the file says nothing of their calls: arrivals and durations are generated, seed \(window.seed)"
+        ]
+        return trace
+    }
+
     private mutating func addDurations(_ path: String) throws(TraceError) {
         guard let file = try Self.sibling(of: path, kind: .durations) else {
             notes.append("no durations beside \(path): functions are mapped by the seed alone")

@@ -29,7 +29,8 @@ enum TraceFileKind: Equatable {
 
 extension WorkloadTrace {
     /// Loads a part of an Azure Functions trace. `path` is a file with invocations (the 2019 files of durations and memory of the
-    /// same day are looked for beside it) or a directory with such files, of which the first day is taken.
+    /// same day are looked for beside it) or a directory with such files, of which the first day is taken. A file of memory
+    /// alone, or a directory with nothing else, gives the applications; their arrivals are generated then, and a note says so.
     package static func load(_ path: String, window: TraceWindow) throws(TraceError)
         -> WorkloadTrace
     {
@@ -48,9 +49,7 @@ extension WorkloadTrace {
         case .durations:
             throw .unusable(
                 path, "holds durations, no invocations; give the invocations file of the same day")
-        case .memory:
-            throw .unusable(
-                path, "holds memory, no invocations; give the invocations file of the same day")
+        case .memory: return try loadMemoryAlone(path, window: window)
         case nil: throw .unusable(path, unknownHeader)
         }
     }
@@ -65,23 +64,26 @@ extension WorkloadTrace {
         return TraceFileKind.detect(header)
     }
 
-    /// The first file with invocations in a directory, by name.
+    /// The first file with invocations in a directory, by name; one of memory when there is nothing else.
     private static func choose(
         _ names: [String], in directory: String
     ) throws(TraceError) -> String {
-        var others = 0
+        var durations = false
+        var memory: String?
         for name in names where name.hasSuffix(".csv") || name.hasSuffix(".txt") {
             let path = "\(directory)/\(name)"
             switch try kind(of: path) {
             case .invocations, .invocationsPerMinute: return path
-            case .durations, .memory: others += 1
+            case .durations: durations = true
+            case .memory: memory = memory ?? path
             case nil: continue
             }
         }
+        if let memory, !durations { return memory }
         throw .unusable(
             directory,
-            others > 0
-                ? "holds durations or memory, but no invocations; add the invocations file of the same day"
+            durations
+                ? "holds durations, but no invocations; add the invocations file of the same day"
                 : "holds no file of an Azure Functions trace (CSV)")
     }
 

@@ -93,11 +93,9 @@ import WorkloadTrace
     }
 
     @Test func refusesWhatHoldsNoInvocations() throws {
-        let memory = try write(
-            "m.csv",
-            "HashOwner,HashApp,SampleCount,AverageAllocatedMb,AverageAllocatedMb_pct1\no,a,5,100,90\n"
-        )
-        for path in [memory, directory.path] {
+        let durations = try write(
+            "durations.csv", "HashOwner,HashApp,HashFunction,Average,Count\no,a,f,5,100\n")
+        for path in [durations, directory.path] {
             let error = #expect(throws: TraceError.self) {
                 try WorkloadTrace.load(path, window: hour)
             }
@@ -112,6 +110,25 @@ import WorkloadTrace
         }
         let other = try write("other.csv", "a,b,c\n1,2,3\n")
         #expect(throws: TraceError.self) { try WorkloadTrace.load(other, window: hour) }
+    }
+
+    @Test func memoryAloneGivesApplicationsWithGeneratedArrivals() throws {
+        let header =
+            "HashOwner,HashApp,SampleCount,AverageAllocatedMb,AverageAllocatedMb_pct1\n"
+        let lines = (1...100).map { "o,app\($0),5,\($0),1\n" }.joined()
+        let file = try write("memory.csv", header + lines)
+        for path in [file, directory.path] {
+            let trace = try WorkloadTrace.load(path, window: hour)
+            #expect(!trace.functions.isEmpty && trace.functions.count <= hour.functionsMax)
+            for function in trace.functions {
+                #expect(!function.arrivals.isEmpty)
+                #expect(function.name == "app\((function.memory ?? .zero).bytes >> 20)")
+            }
+            #expect(trace.notes.first?.contains("generated") == true)
+            #expect(try WorkloadTrace.load(path, window: hour) == trace)
+        }
+        let bad = try write("bad.csv", header + "o,app,5,many,1\n")
+        #expect(throws: TraceError.self) { try WorkloadTrace.load(bad, window: hour) }
     }
 
     @Test func boundsTheLengthOfALine() throws {
