@@ -1,6 +1,7 @@
 """A memory server and swap devices of a benchmark's own, gone at its end."""
 
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -30,6 +31,10 @@ class FarMemory:
         lock_own_memory()
         # Ended from outside it cleans up too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        # Swap devices are the whole machine's: the integration tests take the same lock.
+        pathlib.Path("/run/farmem").mkdir(exist_ok=True)
+        self.lock = open("/run/farmem/swap-tests.lock", "w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         self.binaries = binary_directory()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="farmem-bench-", dir="/dev/shm"))
         self.environment = {**os.environ, "FARMEM_RUNTIME_DIR": str(self.directory / "run")}
@@ -101,6 +106,7 @@ class FarMemory:
                 self.process.send_signal(signal.SIGTERM)
             self.supervisor.join(0.5)
         shutil.rmtree(self.directory, ignore_errors=True)
+        self.lock.close()
 
 
 class Zram:
