@@ -181,12 +181,10 @@ struct NBDAgreement {
     /// Waits for the next requests in the way that has paid lately (NBDPatience).
     private func receiveOrSleep() throws(TransportEnd) -> Int {
         let space = Self.bufferBytes - tail
+        if patience.gathers(served: requestsInRound) { _ = fm_nap(UInt64(limits.nap.nanoseconds)) }
         var got = unsafe try transport.receive(buffer + tail, space, wait: false)
-        if got > 0 {
-            patience.found(served: requestsInRound)
-            return got
-        }
-        switch patience.choose(served: requestsInRound) {
+        if got > 0 { return got }
+        switch patience.choose() {
         case .nap:
             _ = fm_nap(UInt64(limits.nap.nanoseconds))
             got = unsafe try transport.receive(buffer + tail, space, wait: false)

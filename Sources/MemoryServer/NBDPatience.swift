@@ -14,7 +14,7 @@ struct NBDPatience {
     }
 
     /// A nap must gather this many to have paid.
-    static let napRequestsMin = 6
+    static let napRequestsMin = 3
     /// Requests served since the last wait that hint at many in flight.
     private static let windowNanoseconds: Int64 = 50_000
     private static let windowRequests = 5
@@ -25,6 +25,8 @@ struct NBDPatience {
     private var windowCount = 0
     private var isBusy = false
     private var hasNapped = false
+    private var napPays = false
+    private var now: Int64 = 0
     /// Waits until a nap is tried again, and how many there will be after the next failure.
     private var napPause = 0
     private var napPauseNext = 16
@@ -34,15 +36,10 @@ struct NBDPatience {
         self.spin = spin
     }
 
-    /// More requests were there at once.
-    mutating func found(served: Int) {
-        windowCount += served
-        if hasNapped { napped(served) }
-    }
-
-    /// What to do now that nothing is there; `served` requests were carried out in the last round.
-    mutating func choose(served: Int) -> Choice {
-        let now = monotonicNow()
+    /// To be asked before each look for more, with the number of requests that the last round served: whether to nap first.
+    /// While naps pay there is always something to find, but one request at a time.
+    mutating func gathers(served: Int) -> Bool {
+        now = monotonicNow()
         windowCount += served
         if hasNapped { napped(served) }
         let elapsed = now - windowStart
@@ -53,6 +50,15 @@ struct NBDPatience {
             windowStart = now
             windowCount = 0
         }
+        guard isBusy, napPays else { return false }
+        hasNapped = true
+        return true
+    }
+
+    /// What to do now that nothing is there.
+    mutating func choose() -> Choice {
+        // A nap that found nothing was no good.
+        if hasNapped { napped(0) }
         if isBusy {
             if napPause == 0 {
                 hasNapped = true
@@ -66,7 +72,8 @@ struct NBDPatience {
     /// Judges a nap by the round after it.
     private mutating func napped(_ requests: Int) {
         hasNapped = false
-        if requests >= Self.napRequestsMin {
+        napPays = requests >= Self.napRequestsMin
+        if napPays {
             napPauseNext = 16
         } else {
             napPause = napPauseNext
