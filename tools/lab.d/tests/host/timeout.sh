@@ -3,16 +3,18 @@
 set -euo pipefail
 lab="$(dirname "$0")/../../../lab"
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+started=
+trap '[ -z "$started" ] || kill "$started" 2>/dev/null || true; rm -rf "$work"' EXIT
 hang='trap "" TERM INT HUP; for i in 1 2 3; do sleep 1000 & done; echo hangs; wait'
 
 # start SECONDS: a guest that hangs; sets started, and family to the processes that it consists of.
 start() {
     local queue=() process
+    rm -f "$work/out"
     "$lab" uml --kernel-flavour "${FARMEM_LAB_FLAVOUR:-default}" --timeout "$1" -- sh -c "$hang" >"$work/out" 2>"$work/err" &
     started=$!
     for _ in $(seq 100); do
-        ! grep -q hangs "$work/out" || break
+        ! grep -qs hangs "$work/out" || break
         sleep 0.1
     done
     family=() queue=("$started")
@@ -28,6 +30,7 @@ start() {
 ended() {
     local status=0 process left=
     wait "$started" || status=$?
+    started=
     [ "$status" = "$1" ] || { cat "$work/err" && echo "status $status instead of $1" && exit 1; }
     for _ in $(seq 50); do
         left=
