@@ -11,6 +11,7 @@
 // Invariants: a page's bit is set after its bytes are in place, and cleared before its slab goes back; a
 // slab goes back only while its gate is closed, so that no store can be under way in it.
 
+import CWireFormat
 package import Fabric
 package import FarMemory
 import Glibc
@@ -32,6 +33,8 @@ import Synchronization
     let zeros: MemoryMapping
     let pages: SharedBitmap
     let gates: SlabGates
+    /// The server clears it before it clears the page bits of a lease that it ends.
+    private let epochMark: SharedWord
     private let grants: SharedBitmap
     private let wanted: SharedBitmap
     private let wantedMemory: MemoryMapping
@@ -146,6 +149,7 @@ import Synchronization
         wantedMemory = try MemoryMapping(
             anonymous: SharedBitmap.byteCount(slabCount), populate: true)
         unsafe pages = SharedBitmap(pageFile.base + Self.headerBytes, count: pageCount)
+        unsafe epochMark = SharedWord(pageFile.base + Int(FM_BITMAP_EPOCH_OFFSET))
         unsafe grants = SharedBitmap(grantFile.base + Self.headerBytes, count: slabCount)
         unsafe wanted = SharedBitmap(wantedMemory.base, count: slabCount)
         unsafe returning = SharedBitmap(returningFile.base, count: slabCount)
@@ -185,6 +189,14 @@ import Synchronization
     }
 
     // MARK: For channels
+
+    /// To be asked after the page bits were read, or set: bits of a lease that was ended say nothing.
+    func checkLease() throws(FabricError) {
+        guard state != .lost, epochMark.value == record.epoch else {
+            stateWord.store(FabricState.lost.rawValue, ordering: .releasing)
+            throw .leaseLost
+        }
+    }
 
     /// Waits until the slab's gate lets this thread in. Every return needs one `gates.leave`.
     func enterSlab(_ slab: Int, deadline: Int64) throws(FabricError) {

@@ -23,7 +23,6 @@ import LinuxSystem
         vectors: UnsafeMutablePointer<iovec>, deadline: Int64
     ) throws(FabricError) -> Int {
         let bits = try bits(range)
-        if fabric.state == .lost { throw .leaseLost }
         var filled = 0
         var page = bits.lowerBound
         while page < bits.upperBound {
@@ -42,6 +41,7 @@ import LinuxSystem
                 page += count
             }
         }
+        try fabric.checkLease()
         return filled
     }
 
@@ -63,6 +63,7 @@ import LinuxSystem
             fabric.gates.leave(slab)
             page = end
         }
+        try fabric.checkLease()
     }
 
     func discard(_ range: PageRange, deadline: Int64) throws(FabricError) {

@@ -123,3 +123,20 @@ extension SharedBitmap {
     /// The words themselves, for loops of their own over many bits. The rules of the type hold.
     package var rawWords: UnsafeMutablePointer<Atomic<UInt64>> { unsafe words }
 }
+
+/// A word in memory that several processes share, read and written atomically: what was written before it was
+/// set is seen by who sees it. It does not own its memory, as `SharedBitmap` does not.
+@safe package struct SharedWord: @unchecked Sendable {
+    // SAFETY of @unchecked Sendable: all access goes through the atomic.
+    private let word: UnsafeMutablePointer<Atomic<UInt64>>
+
+    /// Lays it over memory aligned to 8.
+    package init(_ memory: UnsafeMutableRawPointer) {
+        unsafe word = memory.assumingMemoryBound(to: Atomic<UInt64>.self)
+    }
+
+    package var value: UInt64 {
+        get { unsafe word.pointee.load(ordering: .acquiring) }
+        nonmutating set { unsafe word.pointee.store(newValue, ordering: .releasing) }
+    }
+}

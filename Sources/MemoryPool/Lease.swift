@@ -29,6 +29,7 @@ package final class Lease: Sendable {
     package let pages: SharedBitmap
     /// One bit per slab: whether its blocks are allocated. Written by this process only.
     private let grants: SharedBitmap
+    private let epochMark: SharedWord
     /// Whether the mapping's pages are locked in memory.
     package let isLocked: Bool
 
@@ -106,6 +107,7 @@ package final class Lease: Sendable {
         // SAFETY: the mappings are as long as head and bits, and live as long as this object.
         pages = unsafe SharedBitmap(pageMap.base + head, count: pageBits)
         grants = unsafe SharedBitmap(grantMap.base + head, count: slabCount)
+        epochMark = unsafe SharedWord(pageMap.base + Int(FM_BITMAP_EPOCH_OFFSET))
         isLocked = (try? data.lockOnFault()) != nil
         let readOnly = try readOnlyTwin(of: grantFile)
         files = Files(
@@ -293,10 +295,17 @@ package final class Lease: Sendable {
         }
     }
 
-    /// Frees all memory now, whoever still has it mapped, and takes the slabs off the ledger.
+    /// How long readers that found their page before the lease was marked have to finish, nanoseconds.
+    private static let readersTime: Int64 = 10_000_000
+
+    /// Frees all memory, whoever still has it mapped, and takes the slabs off the ledger. A client that is cut off may
+    /// still read the mapped files: the epoch in the page bits' header is cleared first, so that it finds a lease that is
+    /// gone and not pages of zeros.
     func destroy() {
         state.withLock { state in
             state.isGone = true
+            epochMark.value = 0
+            sleepNanoseconds(Self.readersTime)
             grants.clear(0..<slabCount)
             pages.clear(0..<pageCount)
             try? punch(0..<slabCount)

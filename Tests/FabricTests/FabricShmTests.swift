@@ -134,6 +134,26 @@ struct FabricShmTests {
         client.close()
     }
 
+    @Test("A lease that was ended while its client was cut off is lost, not silently empty")
+    func endedLease() throws {
+        let host = try ShmHost(capacity: .mib(8))
+        let client = try Client(host, size: size)
+        try client.store(0, [1])
+        host.stop()
+        do {
+            // A server that the client cannot reach ends the lease; the client still has its files mapped.
+            let pool = try MemoryPool(
+                PoolOptions(
+                    directory: host.directory.file("pool"), capacity: .mib(8), slab: .kib(64)))
+            let lease = try #require(pool.leases().first)
+            try pool.release(lease.lease.name)
+        }
+        #expect(throws: FabricError.leaseLost) { try client.load(0, 1) }
+        #expect(throws: FabricError.leaseLost) { try client.store(0, [2]) }
+        #expect(client.fabric.state == .lost)
+        client.close()
+    }
+
     @Test func allocatesNothingPerPage() throws {
         let host = try ShmHost(capacity: .mib(8))
         let client = try Client(host, size: size)

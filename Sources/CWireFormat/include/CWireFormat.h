@@ -112,6 +112,8 @@ struct fm_bitmap_header {
 } __attribute__((packed));
 
 #define FM_BITMAP_VERSION 1
+/* Where the epoch is. In lease-ID.pages it becomes 0 before the bits are cleared when the lease is ended. */
+#define FM_BITMAP_EPOCH_OFFSET 24
 #define FM_PAGES_MAGIC 0x7365676170454d46ull  /* "FMEpages" */
 #define FM_GRANTS_MAGIC 0x746e617267454d46ull /* "FMEgrant" */
 
@@ -124,3 +126,4 @@ _Static_assert(sizeof(struct fm_opened) == 32, "opened");
 _Static_assert(sizeof(struct fm_slabs) == 8, "slabs");
 _Static_assert(sizeof(struct fm_error) == 204, "error");
 _Static_assert(sizeof(struct fm_bitmap_header) == 64, "bitmap header");
+_Static_assert(__builtin_offsetof(struct fm_bitmap_header, epoch) == FM_BITMAP_EPOCH_OFFSET, "epoch");
