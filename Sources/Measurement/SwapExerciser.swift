@@ -257,6 +257,32 @@ package struct OwnMemoryGroup: ~Copyable {
         } catch { return }
     }
 
+    /// Takes this process out; the ones that it started stay in.
+    package func leave() throws(SystemError) {
+        if path != nil { try writeKernelFile(procs, "0") }
+    }
+
+    /// Wakes a group that waits for memory (`waitInsteadOfKilling`): its tasks sleep until the limit is raised, so it is, by a
+    /// mebibyte for a moment. True when it was needed. To be called by a process outside of the group.
+    package func wakeWaiting(limit: Int) -> Bool {
+        guard let path else { return false }
+        do throws(SystemError) {
+            let control = "\(path)/memory.oom_control"
+            guard fileExists(control), try readSmallText(control).contains("under_oom 1") else {
+                return false
+            }
+            try writeKernelFile("\(path)/memory.limit_in_bytes", "\(limit + (1 << 20))")
+        } catch {
+            return false
+        }
+        do throws(SystemError) {
+            try writeKernelFile("\(path)/memory.limit_in_bytes", "\(limit)")
+        } catch {
+            // Not all of it could be reclaimed at once: it stays a little higher until the next time.
+        }
+        return true
+    }
+
     package func clearLimit() {
         guard let path else { return }
         let v2 = fileExists("\(path)/memory.max")

@@ -59,17 +59,26 @@ enum BenchIntegrityCommand {
         let own = OwnMemoryGroup()
         let size = invocation.size("size")
         // Less than even the last process alone wants, so that it too has to swap to the end.
-        try own.setLimit(Int(size.bytes) / 4 * 3 + processes * 2 << 20)
+        let limit = Int(size.bytes) / 4 * 3 + processes * 2 << 20
+        try own.setLimit(limit)
         defer { own.clearLimit() }
         own.waitInsteadOfKilling()
         var killer = Killer(
             device: invocation.stringIfSet("device"), files: invocation.strings("kill-pid-file"),
             interval: invocation.duration("kill-interval").nanoseconds,
             seed: UInt64(invocation.integer("seed")))
-        let outcome = try IntegrityRun(invocation).run { killer.tick() }
+        var woken = 0
+        // This process leaves the group once its workers are in it: somebody must be awake when all of them wait for memory.
+        let outcome = try IntegrityRun(invocation).run(
+            started: { try own.leave() },
+            tick: {
+                killer.tick()
+                if own.wakeWaiting(limit: limit) { woken += 1 }
+            })
         printOut(
             invocation.flag("json")
-                ? json(outcome, kills: killer.kills) : text(outcome, kills: killer.kills))
+                ? json(outcome, kills: killer.kills, woken: woken)
+                : text(outcome, kills: killer.kills, woken: woken))
         let good =
             outcome.report.wrongPages == 0 && outcome.deadProcesses == 0
             && outcome.report.swapIns >= UInt64(invocation.integer("swap-ins"))
@@ -82,22 +91,24 @@ enum BenchIntegrityCommand {
         return good ? .done : .checkFailed
     }
 
-    private static func text(_ outcome: IntegrityOutcome, kills: Int) -> String {
+    private static func text(_ outcome: IntegrityOutcome, kills: Int, woken: Int) -> String {
         let report = outcome.report
         var table = TextTable([.init("WHAT"), .right("FIGURE")])
         table.append(["verified touches", "\(report.touches)"])
         table.append(["verified swap-ins", "\(report.swapIns)"])
         table.append(["kills", "\(kills)"])
+        table.append(["memory group woken", "\(woken)"])
         table.append(["wrong pages", "\(report.wrongPages)"])
         table.append(["dead processes", "\(outcome.deadProcesses)"])
         table.append(["worst stall, ms", "\(report.worstStall.milliseconds)"])
         return table.rendered()
     }
 
-    private static func json(_ outcome: IntegrityOutcome, kills: Int) -> String {
+    private static func json(_ outcome: IntegrityOutcome, kills: Int, woken: Int) -> String {
         let value: JSONValue = [
             "schema": 1, "touches": JSONValue(outcome.report.touches),
             "swap_ins": JSONValue(outcome.report.swapIns), "kills": JSONValue(kills),
+            "group_woken": JSONValue(woken),
             "wrong_pages": JSONValue(outcome.report.wrongPages),
             "dead_processes": JSONValue(outcome.deadProcesses),
             "worst_stall_ms": JSONValue(Double(outcome.report.worstStall.nanoseconds) / 1e6),
@@ -118,7 +129,10 @@ struct IntegrityRun {
 
     init(_ invocation: Invocation) { self.invocation = invocation }
 
-    func run(tick: () -> Void) throws -> IntegrityOutcome {
+    /// - Parameters:
+    ///   - started: called once, when all processes are there.
+    ///   - tick: called every few milliseconds while they run.
+    func run(started: () throws -> Void, tick: () -> Void) throws -> IntegrityOutcome {
         let processes = invocation.integer("processes")
         let share = (invocation.integer("swap-ins") + processes - 1) / processes
         let program = try readLink("/proc/self/exe")
@@ -139,6 +153,7 @@ struct IntegrityRun {
                 ], descriptors: [(theirs, 1)], diesWithParent: true)
             pids.append(child.pid)
         }
+        try started()
         return try gather(outputs, pids, tick)
     }
 

@@ -60,8 +60,8 @@ struct FarswapTests {
         let host = try SwapHost()
         try host.attach()
         let result = try host.bench(
-            "integrity", "--device", "t0", "--swap-ins", "15000", "--size", "32MiB",
-            "--kill-interval", "150ms", "--seed", "11", "--time", "100s", "--json")
+            "integrity", "--device", "t0", "--swap-ins", "60000", "--size", "32MiB",
+            "--kill-interval", "60ms", "--seed", "11", "--time", "100s", "--json")
         #expect(result.end == .exited(0), "\(result.output)\(result.error)")
         let report = try JSONValue.parse(result.output)
         #expect(report["wrong_pages"]?.integer == 0)
