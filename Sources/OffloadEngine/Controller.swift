@@ -30,7 +30,7 @@ package final class Controller: Sendable {
     let inbox: WorkQueue<Message>
     let actions: WorkQueue<WorkItem>
     let recalls: WorkQueue<WorkItem>
-    let published = Mutex(EngineStatus())
+    let published = Mutex<EngineStatus?>(nil)
     private let dropped = Atomic<UInt64>(0)
     private let working = Atomic<Int>(0)
     private let ownership: StateOwnership
@@ -68,9 +68,19 @@ package final class Controller: Sendable {
 
     /// The state as of the last tick.
     package func status() -> EngineStatus {
-        var status = published.withLock { $0 }
+        var status = published.withLock { $0 } ?? EngineStatus()
         status.counters.eventsDropped = dropped.load(ordering: .relaxed)
         return status
+    }
+
+    /// Waits until `run` has published its first status, at most until `deadline` (monotonic nanoseconds): before that a daemon
+    /// is not ready, for it would report settings that are not its own.
+    package func waitUntilRunning(deadline: Int64) -> Bool {
+        while published.withLock({ $0 == nil }) {
+            guard monotonicNow() < deadline else { return false }
+            sleepNanoseconds(1_000_000)
+        }
+        return true
     }
 
     /// Runs until `stop`. Then nothing is under way any more and every knob is as it was.

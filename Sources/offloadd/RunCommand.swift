@@ -46,6 +46,9 @@ let runCommand = Command(
             exit(ExitStatus.systemError.rawValue)
         }
     }
+    guard controller.waitUntilRunning(deadline: monotonicNow() + 10_000_000_000) else {
+        throw CommandFailure(.systemError, "the control thread did not start within 10 s")
+    }
     readiness.announceReady()
     log.info(
         "started",
