@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Inside farmem.ko: devices, requests, and what a backend must offer.
+ */
+#ifndef _FARMEM_H
+#define _FARMEM_H
+
+#include <linux/bvec.h>
+#include <linux/completion.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/percpu-refcount.h>
+#include <linux/types.h>
+
+#include "farmem_uapi.h"
+
+struct farmem_device;
+struct gendisk;
+
+enum farmem_direction { FARMEM_READ, FARMEM_WRITE };
+
+/**
+ * struct farmem_io - a read or write of neighbouring pages
+ * @device: set by farmem_submit()
+ * @direction: read or write
+ * @first: the first page's number on the device
+ * @count: how many pages
+ * @vecs: where the bytes are: every segment is one whole page
+ * @iter: where in @vecs
+ * @complete: called once, in any context, with 0 or a negative errno; after an
+ *	error no page of the request holds anything that may be used
+ */
+struct farmem_io {
+	struct farmem_device *device;
+	enum farmem_direction direction;
+	u64 first;
+	u32 count;
+	const struct bio_vec *vecs;
+	struct bvec_iter iter;
+	void (*complete)(struct farmem_io *io, int error);
+};
+
+/**
+ * struct farmem_backend - where pages are kept
+ * @name: as FARMEM_A_BACKEND
+ * @attach: ready for @size pages; sets farmem_device.backend_data
+ * @detach: no request is under way and none will come; frees all
+ * @submit: carries out a request that is inside the device, now or later, and
+ *	ends it with farmem_end_io(). Must not wait for memory that only a
+ *	write to a farmem device can free.
+ * @discard: lets go of pages at once. In atomic context, so it does not sleep
+ *	and is asked for few pages at a time.
+ * @used: how many pages are held
+ */
+struct farmem_backend {
+	const char *name;
+	int (*attach)(struct farmem_device *device);
+	void (*detach)(struct farmem_device *device);
+	void (*submit)(struct farmem_io *io);
+	void (*discard)(struct farmem_device *device, u64 first, u32 count);
+	u64 (*used)(struct farmem_device *device);
+};
+
+struct farmem_counters {
+	u64 of[FARMEM_C_MAX + 1];
+};
+
+struct farmem_device {
+	struct list_head link;
+	char name[FARMEM_NAME_SIZE];
+	const struct farmem_backend *backend;
+	void *backend_data;
+	u64 size;		/* pages */
+	u64 capacity;		/* pages */
+	bool reserve;
+	struct farmem_counters __percpu *counters;
+
+	/* One per request under way: a backend may end it after its bio's submitter left. */
+	struct percpu_ref requests;
+	struct completion drained;
+
+	struct gendisk *disk;
+	int number;
+	bool closing;		/* under the disk's open_mutex */
+};
+
+static inline void farmem_add(struct farmem_device *device,
+			      enum farmem_counter counter, u64 value)
+{
+	this_cpu_add(device->counters->of[counter], value);
+}
+
+/* core.c */
+extern struct mutex farmem_mutex;	/* the list, and what changes it */
+extern struct list_head farmem_devices;
+
+struct farmem_device *farmem_find(const char *name);
+struct farmem_device *farmem_attach(const char *name, const char *backend,
+				    u64 size, u64 capacity, bool reserve);
+int farmem_detach(struct farmem_device *device);
+u64 farmem_count(struct farmem_device *device, enum farmem_counter counter);
+void farmem_submit(struct farmem_device *device, struct farmem_io *io);
+void farmem_end_io(struct farmem_io *io, int error);
+int farmem_discard(struct farmem_device *device, u64 first, u64 count,
+		   enum farmem_counter counter);
+
+/* block.c */
+int farmem_block_init(void);
+void farmem_block_exit(void);
+int farmem_disk_add(struct farmem_device *device);
+int farmem_disk_remove(struct farmem_device *device);
+
+/* dram.c */
+extern const struct farmem_backend farmem_dram;
+
+/* netlink.c */
+int farmem_netlink_init(void);
+void farmem_netlink_exit(void);
+
+#endif /* _FARMEM_H */

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""What the test of farmem.ko does with pages, each of them compared with what it must be.
+
+exercise.py raw DISK         writes, overwrites, discards and reads at random places
+exercise.py pressure PAGES   fills and reads twice; its cgroup is smaller
+exercise.py pageout PAGES    tells the kernel to page out, then compares: none is lost when writes fail
+exercise.py failing PAGES    a read that fails kills who reads, and no other page suffers
+"""
+
+import ctypes
+import fcntl
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+import time
+
+PAGE, BLKDISCARD, MADV_PAGEOUT = 4096, 0x1277, 21
+FAIL_READS = "/sys/module/farmem/parameters/fail_reads"
+
+
+def content(page, version=0):
+    return struct.pack("QQ", page * 2654435761 % 2**64, version) * (PAGE // 16)
+
+
+def raw(disk):
+    choose = random.Random(1)
+    file = os.open(disk, os.O_RDWR | os.O_DIRECT | os.O_EXCL)
+    pages = os.lseek(file, 0, os.SEEK_END) // PAGE
+    buffer = mmap.mmap(-1, 16 * PAGE)
+    held = {}
+    for version in range(3000):
+        page, count = choose.randrange(pages - 16), choose.randrange(1, 17)
+        action = choose.randrange(3)
+        if action == 0:
+            for i in range(count):
+                buffer[i * PAGE:(i + 1) * PAGE] = content(page + i, version)
+                held[page + i] = version
+            assert os.pwritev(file, [memoryview(buffer)[:count * PAGE]], page * PAGE) == count * PAGE
+        elif action == 1:
+            fcntl.ioctl(file, BLKDISCARD, struct.pack("QQ", page * PAGE, count * PAGE))
+            for i in range(count):
+                held.pop(page + i, None)
+        else:
+            assert os.preadv(file, [memoryview(buffer)[:count * PAGE]], page * PAGE) == count * PAGE
+            for i in range(count):
+                want = content(page + i, held[page + i]) if page + i in held else bytes(PAGE)
+                assert buffer[i * PAGE:(i + 1) * PAGE] == want, f"page {page + i} is wrong"
+    print(len(held) * PAGE)
+    # What is not of whole pages is refused, and so is what lies beyond the end.
+    for place, length in ((512, 4096), (0, 512), (0, 4096 + 512)):
+        try:
+            os.preadv(file, [memoryview(buffer)[:length]], place)
+        except OSError:
+            continue
+        sys.exit(f"{length} bytes at {place} could be read")
+    try:
+        os.pwritev(file, [memoryview(buffer)[:PAGE]], pages * PAGE)
+        sys.exit("the device could be written beyond its end")
+    except OSError:
+        pass
+
+
+class Pages:
+    def __init__(self, count):
+        self.count = count
+        self.memory = mmap.mmap(-1, count * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for page in range(count):
+            self.memory[page * PAGE:(page + 1) * PAGE] = content(page)
+
+    def compare(self, first=0):
+        for page in range(first, self.count):
+            if self.memory[page * PAGE:(page + 1) * PAGE] != content(page):
+                sys.exit(f"page {page} is wrong")
+
+    def page_out(self, wanted):
+        for _ in range(20):
+            self.memory.madvise(MADV_PAGEOUT)
+            if resident_swap() >= wanted * PAGE:
+                return
+            time.sleep(0.1)
+        sys.exit(f"only {resident_swap()} bytes were paged out of {wanted * PAGE}")
+
+
+def resident_swap():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmSwap"))
+
+
+def pressure(count):
+    start = time.monotonic()
+    pages = Pages(count)
+    for _ in range(2):
+        pages.compare()
+    print(f"{count} pages under pressure, written and read twice: {time.monotonic() - start:.2f} s, 0 wrong")
+
+
+def pageout(count):
+    pages = Pages(count)
+    for _ in range(3):
+        pages.memory.madvise(MADV_PAGEOUT)
+        time.sleep(0.2)
+    pages.compare()
+
+
+def failing(count):
+    pages = Pages(count)
+    pages.page_out(count)
+    with open(FAIL_READS, "w") as parameter:
+        parameter.write("1")
+    child = os.fork()
+    if child == 0:
+        ctypes.string_at(ctypes.addressof(ctypes.c_char.from_buffer(pages.memory)), 1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    with open(FAIL_READS, "w") as parameter:
+        parameter.write("0")
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGBUS:
+        sys.exit(f"a failed read ended with status {status} instead of SIGBUS")
+    pages.compare(first=1)
+
+
+action, argument = sys.argv[1:3]
+if action == "raw":
+    raw(argument)
+else:
+    {"pressure": pressure, "pageout": pageout, "failing": failing}[action](int(argument))
