@@ -171,9 +171,9 @@ package import LinuxSystem
         Int32(truncatingIfNeeded: unsafe fm_load_acquire(words + 1))
     }
 
-    /// The work of a request was done, with this outcome: it is not to be done again.
+    /// The work of a request was done, with this outcome: it is not to be done again. At no instant does the slot deny what it
+    /// said before: a successor that records again may be killed in between too.
     package func recordExecuted(_ unique: UInt64, outcome: Int32) {
-        unsafe fm_store_release(words, 0)
         unsafe fm_store_release(words + 1, UInt64(UInt32(bitPattern: outcome)))
         unsafe fm_store_release(words, unique)
     }
