@@ -1,4 +1,3 @@
-import CLinuxShims
 import Glibc
 import LinuxSystem
 import PoolProtocol
@@ -55,7 +54,10 @@ extension NBDSocket {
                 switch unsafe session?.send(start + done, length - done) ?? .ended {
                 case .bytes(let sent): done += sent
                 case .ended: throw .closed
-                case .wouldBlock(let writing): try waitReady(writing, deadline)
+                case .wouldBlock(let writing):
+                    guard session?.waitReady(writing: writing, until: deadline) == true else {
+                        throw .timedOut
+                    }
                 }
             }
         }
@@ -77,16 +79,13 @@ extension NBDSocket {
                     done += got
                     total += got
                 case .ended: throw .closed
-                case .wouldBlock(let writing): try waitReady(writing, deadline)
+                case .wouldBlock(let writing):
+                    guard session?.waitReady(writing: writing, until: deadline) == true else {
+                        throw .timedOut
+                    }
                 }
             }
         }
         return total
-    }
-
-    private func waitReady(_ writing: Bool, _ deadline: Int64) throws(NBDSocketError) {
-        let left = deadline - monotonicNow()
-        let events = UInt32(writing ? FM_POLL_OUT : FM_POLL_IN)
-        guard left > 0, fm_poll_one(number, events, left) != 0 else { throw .timedOut }
     }
 }

@@ -42,7 +42,7 @@ extension NBDTransport {
             case .ended: throw .closed
             case .wouldBlock(let writing):
                 if !wait { return 0 }
-                try waitReady(writing, deadline)
+                guard session.waitReady(writing: writing, until: deadline) else { throw .timedOut }
             }
         }
     }
@@ -79,14 +79,12 @@ extension NBDTransport {
             switch unsafe session.send(bytes + done, count - done) {
             case .bytes(let sent): done += sent
             case .ended: throw .closed
-            case .wouldBlock(let writing): try waitReady(writing, monotonicNow() + sendTimeout)
+            case .wouldBlock(let writing):
+                guard session.waitReady(writing: writing, until: monotonicNow() + sendTimeout)
+                else {
+                    throw .timedOut
+                }
             }
         }
-    }
-
-    private func waitReady(_ writing: Bool, _ deadline: Int64) throws(TransportEnd) {
-        let left = deadline - monotonicNow()
-        let events = UInt32(writing ? FM_POLL_OUT : FM_POLL_IN)
-        guard left > 0, fm_poll_one(descriptor, events, left) != 0 else { throw .timedOut }
     }
 }

@@ -49,9 +49,7 @@ let keptTexts = Mutex<[String: UInt]>([:])
             let code = unsafe gnutls_handshake(session)
             if code == GNUTLS_E_SUCCESS { break }
             if code == GNUTLS_E_AGAIN || code == GNUTLS_E_INTERRUPTED {
-                let left = deadline - monotonicNow()
-                let events = isWriting ? UInt32(FM_POLL_OUT) : UInt32(FM_POLL_IN)
-                guard left > 0, fm_poll_one(descriptor, events, left) != 0 else {
+                guard waitReady(writing: isWriting, until: deadline) else {
                     throw TLSError("the peer did not finish the TLS handshake in time")
                 }
             } else if gnutls_error_is_fatal(code) != 0 {
@@ -121,6 +119,13 @@ let keptTexts = Mutex<[String: UInt]>([:])
     /// Encrypts and sends at most `count` bytes. After `wouldBlock` the same bytes must be given again.
     package func send(_ bytes: UnsafeRawPointer, _ count: Int) -> Moved {
         moved(unsafe gnutls_record_send(session, bytes, count), isReceiving: false)
+    }
+
+    /// Waits for the socket after `wouldBlock`; false when the deadline (monotonic) passed.
+    package func waitReady(writing: Bool, until deadline: Int64) -> Bool {
+        let left = deadline - monotonicNow()
+        let events = UInt32(writing ? FM_POLL_OUT : FM_POLL_IN)
+        return left > 0 && fm_poll_one(descriptor, events, left) != 0
     }
 
     private func moved(_ result: Int, isReceiving: Bool) -> Moved {
