@@ -44,10 +44,10 @@ package struct HaltPolling {
         }
         guard present < wanted else { return }
         do throws(SystemError) {
-            if !fileExists(journal) {
-                try replaceFile(
-                    journal, with: "\(present.nanoseconds) \(wanted.nanoseconds)\n", mode: 0o600)
-            }
+            // What another device raised is ours too: the value before the first of us is put back.
+            let old = try journaled().map { $0.set == present ? $0.old : present } ?? present
+            try replaceFile(
+                journal, with: "\(old.nanoseconds) \(wanted.nanoseconds)\n", mode: 0o600)
             try writeKernelFile(parameter, "\(wanted.nanoseconds)")
         } catch {
             throw .system(error)
@@ -57,13 +57,17 @@ package struct HaltPolling {
     /// Puts the journaled value back, unless somebody else has changed it since.
     package func restore() throws(SystemError) {
         guard fileExists(journal) else { return }
-        let numbers = try readSmallText(journal).split(whereSeparator: \.isWhitespace)
-            .compactMap { Int64($0) }
-        if numbers.count == 2, let present = limit(), present > Nanoseconds(numbers[0]),
-            present == Nanoseconds(numbers[1])
-        {
-            try writeKernelFile(parameter, "\(numbers[0])")
+        if let (old, set) = try journaled(), let present = limit(), present > old, present == set {
+            try writeKernelFile(parameter, "\(old.nanoseconds)")
         }
         unsafe unlink(journal)
+    }
+
+    /// The value before the first device raised it, and the one that the last set; nil without a journal.
+    private func journaled() throws(SystemError) -> (old: Nanoseconds, set: Nanoseconds)? {
+        guard fileExists(journal) else { return nil }
+        let numbers = try readSmallText(journal).split(whereSeparator: \.isWhitespace)
+            .compactMap { Int64($0) }
+        return numbers.count == 2 ? (Nanoseconds(numbers[0]), Nanoseconds(numbers[1])) : nil
     }
 }

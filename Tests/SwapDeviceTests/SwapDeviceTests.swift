@@ -287,6 +287,14 @@ import Testing
         #expect(try directoryEntries(guest.directory.path) == ["guest_halt_poll_ns"])
     }
 
+    @Test func twoDevicesRaiseItAndTheFirstValueIsPutBack() throws {
+        let guest = try Guest("0\n")
+        try guest.polling.raise(to: .microseconds(200))
+        try guest.polling.raise(to: .microseconds(400))
+        try guest.polling.restore()
+        #expect(guest.polling.limit() == .zero)
+    }
+
     @Test func whatSomebodyElseSetStays() throws {
         let guest = try Guest("0\n")
         try guest.polling.raise(to: .microseconds(200))
