@@ -74,8 +74,10 @@ package struct IntegrityWorker: ~Copyable {
         return right
     }
 
-    /// Runs until `swapIns` pages came back by a major fault, or until the deadline.
-    package mutating func run(swapIns: UInt64, deadline: Int64) -> IntegrityReport {
+    /// Runs until `swapIns` pages came back by a major fault, until the deadline, or until `stopped` says so.
+    package mutating func run(
+        swapIns: UInt64, deadline: Int64, stopped: () -> Bool
+    ) -> IntegrityReport {
         var report = IntegrityReport()
         for page in 0..<pages { write(page) }
         unsafe madvise(region.base, region.count, MADV_RANDOM)
@@ -94,7 +96,7 @@ package struct IntegrityWorker: ~Copyable {
                 }
             }
             report.swapIns = UInt64(majorFaults() - before)
-            if monotonicNow() > deadline { break }
+            if monotonicNow() > deadline || stopped() { break }
         }
         return report
     }

@@ -17,6 +17,7 @@ enum BenchIntegrityCommand {
             Processes in a memory group of their own, allowed half of what they use, touch pages in random order and \
             check all bytes of each. Meanwhile the data process of a swap device, and any process named by --kill-pid-file, \
             is killed (SIGKILL) at random moments. A wrong page, a dead process or a stall longer than --stall fails the run.
+            SIGTERM and SIGINT end it early: it is then judged by what it saw.
             """,
         options: [
             .json, sizeOption,
@@ -45,16 +46,19 @@ enum BenchIntegrityCommand {
             Option("time", .duration, required: true, help: "Give up after this long."),
         ], hidden: true,
         run: { invocation in
+            let signals = try SignalEvents([SIGTERM, SIGINT])
             var worker = try IntegrityWorker(
                 size: invocation.size("size"), seed: UInt64(invocation.integer("seed")))
             let report = worker.run(
                 swapIns: UInt64(invocation.integer("swap-ins")),
-                deadline: monotonicNow() + invocation.duration("time").nanoseconds)
+                deadline: monotonicNow() + invocation.duration("time").nanoseconds,
+                stopped: { signals.next() != nil })
             printOut(report.line + "\n")
             return .done
         })
 
     private static let run: @Sendable (Invocation) throws -> ExitStatus = { invocation in
+        let signals = try SignalEvents([SIGTERM, SIGINT])
         let processes = invocation.integer("processes")
         let own = OwnMemoryGroup()
         let size = invocation.size("size")
@@ -74,14 +78,15 @@ enum BenchIntegrityCommand {
             tick: {
                 killer.tick()
                 if own.wakeWaiting(limit: limit) { woken += 1 }
-            })
+            }, stopped: { signals.next() != nil })
         printOut(
             invocation.flag("json")
                 ? json(outcome, kills: killer.kills, woken: woken)
                 : text(outcome, kills: killer.kills, woken: woken))
         let good =
             outcome.report.wrongPages == 0 && outcome.deadProcesses == 0
-            && outcome.report.swapIns >= UInt64(invocation.integer("swap-ins"))
+            && (outcome.endedEarly
+                || outcome.report.swapIns >= UInt64(invocation.integer("swap-ins")))
             && outcome.report.worstStall <= invocation.duration("stall")
         if !good {
             printError(
@@ -121,6 +126,8 @@ enum BenchIntegrityCommand {
 struct IntegrityOutcome {
     var report = IntegrityReport()
     var deadProcesses = 0
+    /// Somebody asked for the end before all swap-ins were done.
+    var endedEarly = false
 }
 
 /// Starts the processes and gathers what they say.
@@ -132,7 +139,10 @@ struct IntegrityRun {
     /// - Parameters:
     ///   - started: called once, when all processes are there.
     ///   - tick: called every few milliseconds while they run.
-    func run(started: () throws -> Void, tick: () -> Void) throws -> IntegrityOutcome {
+    ///   - stopped: whether the processes are to end now.
+    func run(
+        started: () throws -> Void, tick: () -> Void, stopped: () -> Bool
+    ) throws -> IntegrityOutcome {
         let processes = invocation.integer("processes")
         let share = (invocation.integer("swap-ins") + processes - 1) / processes
         let program = try readLink("/proc/self/exe")
@@ -154,17 +164,21 @@ struct IntegrityRun {
             pids.append(child.pid)
         }
         try started()
-        return try gather(outputs, pids, tick)
+        return try gather(outputs, pids, tick, stopped)
     }
 
     private func gather(
-        _ outputs: [Int32], _ pids: [Int32], _ tick: () -> Void
+        _ outputs: [Int32], _ pids: [Int32], _ tick: () -> Void, _ stopped: () -> Bool
     ) throws -> IntegrityOutcome {
         var outcome = IntegrityOutcome()
         var texts = [[UInt8]](repeating: [], count: outputs.count)
         var open = Set(outputs.indices)
         while !open.isEmpty {
             tick()
+            if stopped() {
+                outcome.endedEarly = true
+                for index in open { kill(pids[index], SIGTERM) }
+            }
             for index in open where try waitReady(outputs[index], .readable, timeout: 5_000_000) {
                 var chunk = [UInt8](repeating: 0, count: 256)
                 let got = unsafe chunk.withUnsafeMutableBytes {

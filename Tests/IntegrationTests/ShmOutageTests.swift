@@ -54,7 +54,7 @@ struct ShmOutageTests {
         let bench = try TestProcess(
             "farmem",
             [
-                "bench", "integrity", "--swap-ins", "60000", "--size", "32MiB", "--seed", "7",
+                "bench", "integrity", "--swap-ins", "100000000", "--size", "32MiB", "--seed", "7",
                 "--time", "100s", "--stall", "5s", "--json",
             ], environment: host.environment)
         // With all slabs granted no store can fail, which would leave the processes without memory.
@@ -80,6 +80,7 @@ struct ShmOutageTests {
         // Pages came back in the meantime, and only from what was left.
         let after = try #require(try host.device()["counters"]?["pages_in_total"]?.integer)
         #expect(after > before + 1000)
+        try bench.signal(SIGTERM)
         #expect(try bench.wait(seconds: 110) == .exited(0), "\(bench.standardError)")
         let report = try JSONValue.parse(bench.standardOutput)
         #expect(report["wrong_pages"]?.integer == 0)
