@@ -1,10 +1,16 @@
 /*
- * The control protocol of shared-memory leases and the headers of the pool's bitmap files, as they
- * lie on the wire and on tmpfs. Little-endian, packed. docs/protocol.md describes them in prose.
+ * The control protocol of shared-memory and RDMA leases and the headers of the pool's bitmap files, as
+ * they lie on the wire and on tmpfs. Little-endian, packed. docs/protocol.md describes them in prose.
+ * The kernel module includes this file, too.
  */
 #pragma once
 
+#ifdef __KERNEL__
+#include <linux/build_bug.h>
+#include <linux/types.h>
+#else
 #include <stdint.h>
+#endif
 
 /* 'F' 'M' 'E' 'M' as bytes on the wire. */
 #define FM_WIRE_MAGIC 0x4d454d46u
@@ -31,6 +37,11 @@ enum fm_frame_type {
 	FM_FRAME_PONG = 12,
 	FM_FRAME_CLOSE = 13,
 	FM_FRAME_RELEASE = 14,
+	/* Over RDMA only. */
+	FM_FRAME_OPENED_RDMA = 15,
+	FM_FRAME_GRANTED_KEYS = 16,
+	FM_FRAME_HELD = 17,
+	FM_FRAME_RESUME = 18,
 };
 
 enum fm_open_flag { FM_OPEN_CREATE = 1, FM_OPEN_EXCLUSIVE = 2 };
@@ -102,6 +113,70 @@ struct fm_error {
 	char text[FM_WIRE_TEXT_MAX];
 } __attribute__((packed));
 
+/* 'F' 'M' 'R' 'D' as bytes on the wire. */
+#define FM_RDMA_MAGIC 0x44524d46u
+#define FM_RDMA_TOKEN_BYTES 16
+#define FM_RDMA_TEXT_MAX 120
+/* Keys that fit into one GRANTED_KEYS. */
+#define FM_RDMA_KEYS_MAX 124
+
+/* Private data of a connection request, in every queue of a session. */
+struct fm_rdma_connect {
+	uint32_t magic;
+	uint16_t version_min;
+	uint16_t version_max;
+	uint16_t queue; /* 0: control; 1...: data */
+	uint16_t reserved;
+	uint32_t reserved2;
+	uint64_t session; /* data queues: of OPENED_RDMA; control: 0 */
+	uint8_t token[FM_RDMA_TOKEN_BYTES];
+} __attribute__((packed));
+
+/* Private data of an accepted connection. */
+struct fm_rdma_accept {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t queue;
+	uint16_t credits; /* control: requests that may wait for their reply; data: 0 */
+	uint16_t reserved;
+	uint32_t reserved2;
+} __attribute__((packed));
+
+/* Private data of a refused connection. */
+struct fm_rdma_reject {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t code; /* enum fm_error_code */
+	char text[FM_RDMA_TEXT_MAX];
+} __attribute__((packed));
+
+struct fm_opened_rdma {
+	uint64_t lease_id;
+	uint64_t epoch;
+	uint64_t size;
+	uint64_t base; /* remote address of the lease's first byte */
+	uint32_t slab_bytes;
+	uint16_t queues_max; /* data queues of this session */
+	uint16_t reads_max;  /* READs that one queue may have under way: initiator_depth */
+	uint64_t session;
+	uint8_t token[FM_RDMA_TOKEN_BYTES];
+	uint32_t silence_ms; /* a session that sends nothing for so long is ended */
+	uint32_t reserved;
+} __attribute__((packed));
+
+/* The payload ends after count keys: 8 + 4 * count bytes. */
+struct fm_granted_keys {
+	uint32_t first;
+	uint32_t count;
+	uint32_t keys[FM_RDMA_KEYS_MAX];
+} __attribute__((packed));
+
+struct fm_resume {
+	char lease_name[FM_WIRE_NAME_MAX];
+	uint64_t session;
+	uint8_t token[FM_RDMA_TOKEN_BYTES];
+} __attribute__((packed));
+
 /* Head of lease-ID.pages and lease-ID.grants; the bits follow, least significant first. */
 struct fm_bitmap_header {
 	uint64_t magic;
@@ -125,5 +200,11 @@ _Static_assert(sizeof(struct fm_open) == 80, "open");
 _Static_assert(sizeof(struct fm_opened) == 32, "opened");
 _Static_assert(sizeof(struct fm_slabs) == 8, "slabs");
 _Static_assert(sizeof(struct fm_error) == 204, "error");
+_Static_assert(sizeof(struct fm_rdma_connect) == 40, "rdma connect");
+_Static_assert(sizeof(struct fm_rdma_accept) == 16, "rdma accept");
+_Static_assert(sizeof(struct fm_rdma_reject) == 128, "rdma reject");
+_Static_assert(sizeof(struct fm_opened_rdma) == 72, "opened rdma");
+_Static_assert(sizeof(struct fm_granted_keys) == 504, "granted keys");
+_Static_assert(sizeof(struct fm_resume) == 88, "resume");
 _Static_assert(sizeof(struct fm_bitmap_header) == 64, "bitmap header");
 _Static_assert(__builtin_offsetof(struct fm_bitmap_header, epoch) == FM_BITMAP_EPOCH_OFFSET, "epoch");
