@@ -10,6 +10,9 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/err.h>
+#include <linux/ktime.h>
+#include <linux/log2.h>
+#include <linux/math64.h>
 #include <linux/module.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -32,7 +35,7 @@ MODULE_PARM_DESC(fail_writes, "For tests: every N-th write fails; 0 is none");
 DEFINE_MUTEX(farmem_mutex);
 LIST_HEAD(farmem_devices);
 
-static const struct farmem_backend *const backends[] = { &farmem_dram };
+static const struct farmem_backend *const backends[] = { &farmem_dram, &farmem_rdma };
 
 struct farmem_device *farmem_find(const char *name)
 {
@@ -53,6 +56,26 @@ u64 farmem_count(struct farmem_device *device, enum farmem_counter counter)
 	for_each_possible_cpu(cpu)
 		sum += per_cpu_ptr(device->counters, cpu)->of[counter];
 	return sum;
+}
+
+/* How many requests took how long: farmem_uapi.h has the buckets. */
+void farmem_latency(struct farmem_device *device, enum farmem_direction direction,
+		    u64 buckets[FARMEM_LATENCY_BUCKETS])
+{
+	int cpu, i;
+
+	memset(buckets, 0, sizeof(*buckets) * FARMEM_LATENCY_BUCKETS);
+	for_each_possible_cpu(cpu)
+		for (i = 0; i < FARMEM_LATENCY_BUCKETS; i++)
+			buckets[i] += per_cpu_ptr(device->counters, cpu)->latency[direction][i];
+}
+
+static void count_latency(struct farmem_io *io)
+{
+	u64 us = div_u64(ktime_get_ns() - io->started, NSEC_PER_USEC);
+	int bucket = min_t(int, us ? ilog2(us) + 1 : 0, FARMEM_LATENCY_BUCKETS - 1);
+
+	this_cpu_inc(io->device->counters->latency[io->direction][bucket]);
 }
 
 static bool inside(struct farmem_device *device, u64 first, u64 count)
@@ -77,6 +100,7 @@ static bool injected(struct farmem_io *io)
 void farmem_submit(struct farmem_device *device, struct farmem_io *io)
 {
 	io->device = device;
+	io->started = ktime_get_ns();
 	if (!inside(device, io->first, io->count)) {
 		farmem_add(device, FARMEM_C_REJECTED_RANGE, 1);
 		io->complete(io, -EIO);
@@ -104,9 +128,18 @@ void farmem_end_io(struct farmem_io *io, int error)
 	/* What is not an errno is a backend's fault, and not success. */
 	if (WARN_ON_ONCE(error > 0))
 		error = -EIO;
+	count_latency(io);
 	if (!error)
 		farmem_add(device, reading ? FARMEM_C_PAGES_READ :
 			   FARMEM_C_PAGES_WRITTEN, io->count);
+	else if (error == -ETIMEDOUT)
+		farmem_add(device, reading ? FARMEM_C_READS_TIMED_OUT :
+			   FARMEM_C_WRITES_TIMED_OUT, 1);
+	else if (error == -ENODATA)
+		farmem_add(device, reading ? FARMEM_C_READS_LOST :
+			   FARMEM_C_REJECTED_LOST, 1);
+	else if (!reading && error == -EDQUOT)
+		farmem_add(device, FARMEM_C_REJECTED_SERVER, 1);
 	else if (!reading && error == -ENOSPC)
 		farmem_add(device, FARMEM_C_REJECTED_CAPACITY, 1);
 	else if (!reading && error == -ENOMEM)
@@ -167,36 +200,31 @@ static void drain(struct farmem_device *device)
 
 /**
  * farmem_attach() - make a device and its disk
- * @name: checked by the caller
- * @backend: a backend's name
- * @size: in pages, not 0
- * @capacity: in pages, at most @size, not 0
- * @reserve: set the capacity aside now
+ * @options: what it shall be
  *
  * Return: the device, in the list, or an ERR_PTR.
  */
-struct farmem_device *farmem_attach(const char *name, const char *backend,
-				    u64 size, u64 capacity, bool reserve)
+struct farmem_device *farmem_attach(struct farmem_options *options)
 {
 	struct farmem_device *device;
 	int error = -ENOENT;
 	size_t i;
 
 	lockdep_assert_held(&farmem_mutex);
-	if (farmem_find(name))
+	if (farmem_find(options->name))
 		return ERR_PTR(-EEXIST);
 	device = kzalloc(sizeof(*device), GFP_KERNEL);
 	if (!device)
 		return ERR_PTR(-ENOMEM);
 	for (i = 0; i < ARRAY_SIZE(backends); i++)
-		if (!strcmp(backends[i]->name, backend))
+		if (!strcmp(backends[i]->name, options->backend))
 			device->backend = backends[i];
 	if (!device->backend)
 		goto free_device;
-	strscpy(device->name, name, sizeof(device->name));
-	device->size = size;
-	device->capacity = capacity;
-	device->reserve = reserve;
+	strscpy(device->name, options->name, sizeof(device->name));
+	device->size = options->size;
+	device->capacity = options->capacity;
+	device->reserve = options->reserve;
 	init_completion(&device->drained);
 
 	/* A device keeps the module; taken first, so that rmmod has one answer. */
@@ -210,7 +238,7 @@ struct farmem_device *farmem_attach(const char *name, const char *backend,
 	error = percpu_ref_init(&device->requests, drained, 0, GFP_KERNEL);
 	if (error)
 		goto free_counters;
-	error = device->backend->attach(device);
+	error = device->backend->attach(device, options);
 	if (error)
 		goto stop_requests;
 	error = farmem_disk_add(device);

@@ -194,7 +194,7 @@ static void dram_detach(struct farmem_device *device)
 	device->backend_data = NULL;
 }
 
-static int dram_attach(struct farmem_device *device)
+static int dram_attach(struct farmem_device *device, struct farmem_options *options)
 {
 	size_t bytes;
 	struct dram *dram;

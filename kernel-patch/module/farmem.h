@@ -16,6 +16,8 @@
 
 struct farmem_device;
 struct gendisk;
+struct net;
+struct sk_buff;
 
 enum farmem_direction { FARMEM_READ, FARMEM_WRITE };
 
@@ -29,6 +31,9 @@ enum farmem_direction { FARMEM_READ, FARMEM_WRITE };
  * @iter: where in @vecs
  * @complete: called once, in any context, with 0 or a negative errno; after an
  *	error no page of the request holds anything that may be used
+ * @started: set by farmem_submit(), nanoseconds
+ * @parts: the backend's, to count what is not done yet
+ * @error: the backend's, the first that a part met
  */
 struct farmem_io {
 	struct farmem_device *device;
@@ -38,31 +43,81 @@ struct farmem_io {
 	const struct bio_vec *vecs;
 	struct bvec_iter iter;
 	void (*complete)(struct farmem_io *io, int error);
+	u64 started;
+	atomic_t parts;
+	int error;
+};
+
+/**
+ * struct farmem_options - what an attach asks for
+ * @name: checked by the caller
+ * @backend: a backend's name
+ * @size: in pages, not 0
+ * @capacity: in pages, at most @size, not 0
+ * @reserve: set the capacity aside now
+ * @net: where the address is to be looked for
+ * @address: of the server, as text
+ * @port: of the server
+ * @lease: its name on the server
+ * @key_name: or NULL
+ * @secret: of the key
+ * @secret_size: in bytes
+ * @attach_ms: how long the attach may take
+ * @read_ms: how long a read is tried
+ * @write_ms: how long a write is tried
+ * @queues: data queues wanted at most; 0 leaves it to the backend
+ * @poll: reads of one page spin until it is there
+ * @synchronous: one page per round trip, for comparisons
+ * @problem: set by a backend that refuses: one line of static text for people
+ */
+struct farmem_options {
+	const char *name;
+	const char *backend;
+	u64 size;
+	u64 capacity;
+	bool reserve;
+	struct net *net;
+	const char *address;
+	u16 port;
+	const char *lease;
+	const char *key_name;
+	const u8 *secret;
+	size_t secret_size;
+	u32 attach_ms;
+	u32 read_ms;
+	u32 write_ms;
+	u16 queues;
+	bool poll;
+	bool synchronous;
+	const char *problem;
 };
 
 /**
  * struct farmem_backend - where pages are kept
  * @name: as FARMEM_A_BACKEND
- * @attach: ready for @size pages; sets farmem_device.backend_data
+ * @attach: ready for the device's pages; sets farmem_device.backend_data
  * @detach: no request is under way and none will come; frees all
  * @submit: carries out a request that is inside the device, now or later, and
- *	ends it with farmem_end_io(). Must not wait for memory that only a
+ *	ends it with farmem_end_io(). May sleep, but not for memory that only a
  *	write to a farmem device can free.
  * @discard: lets go of pages at once. In atomic context, so it does not sleep
  *	and is asked for few pages at a time.
  * @used: how many pages are held
+ * @put_status: adds its own attributes to a status, or is NULL
  */
 struct farmem_backend {
 	const char *name;
-	int (*attach)(struct farmem_device *device);
+	int (*attach)(struct farmem_device *device, struct farmem_options *options);
 	void (*detach)(struct farmem_device *device);
 	void (*submit)(struct farmem_io *io);
 	void (*discard)(struct farmem_device *device, u64 first, u32 count);
 	u64 (*used)(struct farmem_device *device);
+	int (*put_status)(struct farmem_device *device, struct sk_buff *message);
 };
 
 struct farmem_counters {
 	u64 of[FARMEM_C_MAX + 1];
+	u64 latency[2][FARMEM_LATENCY_BUCKETS];	/* by enum farmem_direction */
 };
 
 struct farmem_device {
@@ -95,10 +150,11 @@ extern struct mutex farmem_mutex;	/* the list, and what changes it */
 extern struct list_head farmem_devices;
 
 struct farmem_device *farmem_find(const char *name);
-struct farmem_device *farmem_attach(const char *name, const char *backend,
-				    u64 size, u64 capacity, bool reserve);
+struct farmem_device *farmem_attach(struct farmem_options *options);
 int farmem_detach(struct farmem_device *device);
 u64 farmem_count(struct farmem_device *device, enum farmem_counter counter);
+void farmem_latency(struct farmem_device *device, enum farmem_direction direction,
+		    u64 buckets[FARMEM_LATENCY_BUCKETS]);
 void farmem_submit(struct farmem_device *device, struct farmem_io *io);
 void farmem_end_io(struct farmem_io *io, int error);
 int farmem_discard(struct farmem_device *device, u64 first, u64 count,
@@ -112,6 +168,9 @@ int farmem_disk_remove(struct farmem_device *device);
 
 /* dram.c */
 extern const struct farmem_backend farmem_dram;
+
+/* rdma.c, or rdma_none.c on a kernel without RDMA */
+extern const struct farmem_backend farmem_rdma;
 
 /* netlink.c */
 int farmem_netlink_init(void);

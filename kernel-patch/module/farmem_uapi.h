@@ -14,13 +14,19 @@
 
 /* With the final zero. */
 #define FARMEM_NAME_SIZE	32
+#define FARMEM_LEASE_SIZE	64
+#define FARMEM_SECRET_SIZE	256
+
+#define FARMEM_LATENCY_BUCKETS	28
 
 /**
  * enum farmem_command - what can be asked
  * @FARMEM_CMD_UNSPEC: not used
  * @FARMEM_CMD_ATTACH: make a device: NAME, BACKEND, SIZE, and if wanted
- *	CAPACITY and RESERVE. Answers like STATUS. EEXIST when the name is
- *	taken, EINVAL for a size that is none, ENOENT for an unknown backend.
+ *	CAPACITY and RESERVE; for "rdma" ADDRESS, PORT and LEASE, too, and if
+ *	wanted the attributes after them. Answers like STATUS. EEXIST when the
+ *	name is taken, EINVAL for a size that is none, ENOENT for an unknown
+ *	backend; a server that cannot be reached or refuses is told in words.
  * @FARMEM_CMD_DETACH: remove the device NAME and what it holds. EBUSY while
  *	it is open, swapped on or mounted, ENODEV when there is none.
  * @FARMEM_CMD_STATUS: of the device NAME, or as a dump of all devices.
@@ -39,7 +45,7 @@ enum farmem_command {
  * @FARMEM_A_UNSPEC: not used
  * @FARMEM_A_PAD: not used, aligns others
  * @FARMEM_A_NAME: string; letters, digits, '.', '_' and '-'
- * @FARMEM_A_BACKEND: string; "dram"
+ * @FARMEM_A_BACKEND: string; "dram" or "rdma"
  * @FARMEM_A_SIZE: u64, bytes that the device has addresses for, whole pages
  * @FARMEM_A_CAPACITY: u64, bytes that it may hold at one time, whole pages;
  *	SIZE when it is not given. A write beyond it fails with ENOSPC.
@@ -48,6 +54,23 @@ enum farmem_command {
  * @FARMEM_A_USED: u64, in answers: bytes held now
  * @FARMEM_A_OPENERS: u32, in answers: how often it is open
  * @FARMEM_A_COUNTERS: nest, in answers: u64 by &enum farmem_counter
+ * @FARMEM_A_READ_LATENCY: u64[FARMEM_LATENCY_BUCKETS], in answers: reads that
+ *	took less than 1 us, then 1, 2-3, 4-7 us and so on; the last has the rest
+ * @FARMEM_A_WRITE_LATENCY: the same for writes
+ * @FARMEM_A_ADDRESS: string, IPv4 or IPv6, of the server
+ * @FARMEM_A_PORT: u16; 50000 when it is not given
+ * @FARMEM_A_LEASE: string, the lease's name there; NAME when it is not given
+ * @FARMEM_A_KEY_NAME: string, of the key to show
+ * @FARMEM_A_KEY_SECRET: bytes; in no answer
+ * @FARMEM_A_ATTACH_DEADLINE: u32, ms for the attach (5000)
+ * @FARMEM_A_READ_DEADLINE: u32, ms for a read, over all its tries (30000)
+ * @FARMEM_A_WRITE_DEADLINE: u32, ms for a write (5000)
+ * @FARMEM_A_QUEUES: u16, data queues wanted at most; in answers those there are
+ * @FARMEM_A_POLL: flag; reads of one page spin until it is there
+ * @FARMEM_A_SYNCHRONOUS: flag; one page per round trip, for comparisons
+ * @FARMEM_A_STATE: string, in answers: "live", "reconnecting" or "lost" (the
+ *	server has the lease no more: what was in it is gone)
+ * @FARMEM_A_SLAB: u32, in answers: bytes of a slab, the unit of USED
  */
 enum farmem_attribute {
 	FARMEM_A_UNSPEC,
@@ -61,6 +84,21 @@ enum farmem_attribute {
 	FARMEM_A_USED,
 	FARMEM_A_OPENERS,
 	FARMEM_A_COUNTERS,
+	FARMEM_A_READ_LATENCY,
+	FARMEM_A_WRITE_LATENCY,
+	FARMEM_A_ADDRESS,
+	FARMEM_A_PORT,
+	FARMEM_A_LEASE,
+	FARMEM_A_KEY_NAME,
+	FARMEM_A_KEY_SECRET,
+	FARMEM_A_ATTACH_DEADLINE,
+	FARMEM_A_READ_DEADLINE,
+	FARMEM_A_WRITE_DEADLINE,
+	FARMEM_A_QUEUES,
+	FARMEM_A_POLL,
+	FARMEM_A_SYNCHRONOUS,
+	FARMEM_A_STATE,
+	FARMEM_A_SLAB,
 	__FARMEM_A_AFTER_LAST,
 	FARMEM_A_MAX = __FARMEM_A_AFTER_LAST - 1
 };
@@ -73,8 +111,8 @@ enum farmem_attribute {
  * @FARMEM_C_PAGES_WRITTEN: pages written, all well
  * @FARMEM_C_PAGES_DISCARDED: pages that discards named, held or not
  * @FARMEM_C_SLOTS_FREED: pages that the kernel's swap said it let go
- * @FARMEM_C_READ_ERRORS: reads that the backend failed
- * @FARMEM_C_WRITE_ERRORS: writes that the backend failed, but for the next two
+ * @FARMEM_C_READ_ERRORS: reads that the backend failed, but for those below
+ * @FARMEM_C_WRITE_ERRORS: writes that the backend failed, but for those below
  * @FARMEM_C_REJECTED_CAPACITY: writes refused: the capacity is in use
  * @FARMEM_C_REJECTED_MEMORY: writes refused: the host gave no page
  * @FARMEM_C_REJECTED_RANGE: requests beyond the device's end
@@ -82,6 +120,16 @@ enum farmem_attribute {
  * @FARMEM_C_REJECTED_OPERATION: requests of an unknown kind
  * @FARMEM_C_REJECTED_GONE: requests to a device that is being detached
  * @FARMEM_C_INJECTED: reads and writes failed by the parameters for tests
+ * @FARMEM_C_READS_TIMED_OUT: reads not done by their deadline
+ * @FARMEM_C_WRITES_TIMED_OUT: writes not done by their deadline
+ * @FARMEM_C_READS_LOST: reads of pages that were lost with their lease
+ * @FARMEM_C_REJECTED_LOST: writes refused: the lease is lost
+ * @FARMEM_C_REJECTED_SERVER: writes refused: the server granted no slab
+ * @FARMEM_C_COMPLETION_ERRORS: work requests that the RDMA device failed
+ * @FARMEM_C_REPEATED: work requests repeated on another session
+ * @FARMEM_C_SESSIONS: sessions opened
+ * @FARMEM_C_SLABS_GRANTED: slabs that the server granted
+ * @FARMEM_C_SLABS_RETURNED: slabs given back to it
  */
 enum farmem_counter {
 	FARMEM_C_UNSPEC,
@@ -99,6 +147,16 @@ enum farmem_counter {
 	FARMEM_C_REJECTED_OPERATION,
 	FARMEM_C_REJECTED_GONE,
 	FARMEM_C_INJECTED,
+	FARMEM_C_READS_TIMED_OUT,
+	FARMEM_C_WRITES_TIMED_OUT,
+	FARMEM_C_READS_LOST,
+	FARMEM_C_REJECTED_LOST,
+	FARMEM_C_REJECTED_SERVER,
+	FARMEM_C_COMPLETION_ERRORS,
+	FARMEM_C_REPEATED,
+	FARMEM_C_SESSIONS,
+	FARMEM_C_SLABS_GRANTED,
+	FARMEM_C_SLABS_RETURNED,
 	__FARMEM_C_AFTER_LAST,
 	FARMEM_C_MAX = __FARMEM_C_AFTER_LAST - 1
 };

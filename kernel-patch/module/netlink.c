@@ -8,6 +8,8 @@
 #include <linux/capability.h>
 #include <linux/ctype.h>
 #include <linux/err.h>
+#include <linux/if.h>
+#include <linux/inet.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <net/genetlink.h>
@@ -25,6 +27,17 @@ static const struct nla_policy policy[FARMEM_A_MAX + 1] = {
 	[FARMEM_A_SIZE] = { .type = NLA_U64 },
 	[FARMEM_A_CAPACITY] = { .type = NLA_U64 },
 	[FARMEM_A_RESERVE] = { .type = NLA_FLAG },
+	[FARMEM_A_ADDRESS] = { .type = NLA_NUL_STRING, .len = INET6_ADDRSTRLEN + IFNAMSIZ },
+	[FARMEM_A_PORT] = { .type = NLA_U16 },
+	[FARMEM_A_LEASE] = { .type = NLA_NUL_STRING, .len = FARMEM_LEASE_SIZE - 1 },
+	[FARMEM_A_KEY_NAME] = { .type = NLA_NUL_STRING, .len = FARMEM_LEASE_SIZE - 1 },
+	[FARMEM_A_KEY_SECRET] = { .type = NLA_BINARY, .len = FARMEM_SECRET_SIZE },
+	[FARMEM_A_ATTACH_DEADLINE] = NLA_POLICY_MIN(NLA_U32, 1),
+	[FARMEM_A_READ_DEADLINE] = NLA_POLICY_MIN(NLA_U32, 1),
+	[FARMEM_A_WRITE_DEADLINE] = NLA_POLICY_MIN(NLA_U32, 1),
+	[FARMEM_A_QUEUES] = { .type = NLA_U16 },
+	[FARMEM_A_POLL] = { .type = NLA_FLAG },
+	[FARMEM_A_SYNCHRONOUS] = { .type = NLA_FLAG },
 };
 
 static int put_counters(struct sk_buff *message, struct farmem_device *device)
@@ -40,6 +53,17 @@ static int put_counters(struct sk_buff *message, struct farmem_device *device)
 			return -EMSGSIZE;
 	nla_nest_end(message, nest);
 	return 0;
+}
+
+static int put_latency(struct sk_buff *message, struct farmem_device *device)
+{
+	u64 buckets[FARMEM_LATENCY_BUCKETS];
+
+	farmem_latency(device, FARMEM_READ, buckets);
+	if (nla_put(message, FARMEM_A_READ_LATENCY, sizeof(buckets), buckets))
+		return -EMSGSIZE;
+	farmem_latency(device, FARMEM_WRITE, buckets);
+	return nla_put(message, FARMEM_A_WRITE_LATENCY, sizeof(buckets), buckets);
 }
 
 static int put_status(struct sk_buff *message, struct farmem_device *device,
@@ -62,7 +86,9 @@ static int put_status(struct sk_buff *message, struct farmem_device *device,
 			      FARMEM_A_PAD) ||
 	    nla_put_u32(message, FARMEM_A_OPENERS, disk_openers(device->disk)) ||
 	    (device->reserve && nla_put_flag(message, FARMEM_A_RESERVE)) ||
-	    put_counters(message, device)) {
+	    put_counters(message, device) || put_latency(message, device) ||
+	    (device->backend->put_status &&
+	     device->backend->put_status(device, message))) {
 		genlmsg_cancel(message, header);
 		return -EMSGSIZE;
 	}
@@ -100,9 +126,43 @@ static u64 pages_of(struct nlattr *attribute)
 		0 : bytes >> PAGE_SHIFT;
 }
 
+static u32 number(struct nlattr *attribute, u32 otherwise)
+{
+	return attribute ? nla_get_u32(attribute) : otherwise;
+}
+
+/* What only some backends look at. */
+static void fill_options(struct farmem_options *options, struct genl_info *info)
+{
+	struct nlattr **attributes = info->attrs;
+
+	options->net = genl_info_net(info);
+	options->port = 50000;
+	if (attributes[FARMEM_A_ADDRESS])
+		options->address = nla_data(attributes[FARMEM_A_ADDRESS]);
+	if (attributes[FARMEM_A_PORT])
+		options->port = nla_get_u16(attributes[FARMEM_A_PORT]);
+	options->lease = attributes[FARMEM_A_LEASE] ?
+		nla_data(attributes[FARMEM_A_LEASE]) : options->name;
+	if (attributes[FARMEM_A_KEY_NAME])
+		options->key_name = nla_data(attributes[FARMEM_A_KEY_NAME]);
+	if (attributes[FARMEM_A_KEY_SECRET]) {
+		options->secret = nla_data(attributes[FARMEM_A_KEY_SECRET]);
+		options->secret_size = nla_len(attributes[FARMEM_A_KEY_SECRET]);
+	}
+	options->attach_ms = number(attributes[FARMEM_A_ATTACH_DEADLINE], 5000);
+	options->read_ms = number(attributes[FARMEM_A_READ_DEADLINE], 30000);
+	options->write_ms = number(attributes[FARMEM_A_WRITE_DEADLINE], 5000);
+	if (attributes[FARMEM_A_QUEUES])
+		options->queues = nla_get_u16(attributes[FARMEM_A_QUEUES]);
+	options->poll = nla_get_flag(attributes[FARMEM_A_POLL]);
+	options->synchronous = nla_get_flag(attributes[FARMEM_A_SYNCHRONOUS]);
+}
+
 static int farmem_do_attach(struct sk_buff *request, struct genl_info *info)
 {
 	struct nlattr **attributes = info->attrs;
+	struct farmem_options options = { };
 	struct farmem_device *device;
 	struct sk_buff *message;
 	u64 size, capacity;
@@ -133,15 +193,22 @@ static int farmem_do_attach(struct sk_buff *request, struct genl_info *info)
 	message = genlmsg_new(GENLMSG_DEFAULT_SIZE, GFP_KERNEL);
 	if (!message)
 		return -ENOMEM;
+	options.name = nla_data(attributes[FARMEM_A_NAME]);
+	options.backend = nla_data(attributes[FARMEM_A_BACKEND]);
+	options.size = size;
+	options.capacity = capacity;
+	options.reserve = nla_get_flag(attributes[FARMEM_A_RESERVE]);
+	fill_options(&options, info);
 	mutex_lock(&farmem_mutex);
-	device = farmem_attach(nla_data(attributes[FARMEM_A_NAME]),
-			       nla_data(attributes[FARMEM_A_BACKEND]), size, capacity,
-			       nla_get_flag(attributes[FARMEM_A_RESERVE]));
+	device = farmem_attach(&options);
 	if (IS_ERR(device)) {
 		error = PTR_ERR(device);
 		nlmsg_free(message);
 		if (error == -ENOENT)
-			NL_SET_ERR_MSG(info->extack, "farmem: no such backend; there is dram");
+			NL_SET_ERR_MSG(info->extack,
+				       "farmem: no such backend; there are dram and rdma");
+		if (options.problem && info->extack)
+			info->extack->_msg = options.problem;
 	} else {
 		error = reply_status(device, info, message);
 	}
