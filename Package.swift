@@ -168,7 +168,8 @@ let package = Package(
         ]),
         tests("SwapDeviceTests", [
             "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricSimulator", "FarMemory",
-            "LinuxSystem", "CSwapShims", "MemoryPool", "MemoryServer", "Telemetry", "TestSupport",
+            "LinuxSystem", "CNetlinkShims", "CSwapShims", "MemoryPool", "MemoryServer", "Telemetry",
+            "TestSupport",
         ]),
         tests("ContainersTests", ["Containers", "TestSupport", "LinuxSystem", "FarMemory"]),
         tests("OffloadPolicyTests", ["OffloadPolicy", "TestSupport", "FarMemory"]),

@@ -1,4 +1,5 @@
 #include "CNetlinkShims.h"
+#include "session.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,60 +12,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* libnl has its own error numbers; callers know errno only. */
-static int to_errno(int nl)
-{
-	switch (nl < 0 ? -nl : nl) {
-	case NLE_SUCCESS:
-		return 0;
-	case NLE_OBJ_NOTFOUND:
-	case NLE_NODEV:
-		return -ENOENT;
-	case NLE_PERM:
-		return -EPERM;
-	case NLE_NOACCESS:
-		return -EACCES;
-	case NLE_BUSY:
-		return -EBUSY;
-	case NLE_INVAL:
-		return -EINVAL;
-	case NLE_NOMEM:
-		return -ENOMEM;
-	case NLE_EXIST:
-		return -EEXIST;
-	case NLE_AGAIN:
-		return -EAGAIN;
-	default:
-		return -EIO;
-	}
-}
-
-struct session {
-	struct nl_sock *socket;
-	int family;
-};
-
-static int session_open(struct session *s)
-{
-	s->socket = nl_socket_alloc();
-	if (!s->socket)
-		return -ENOMEM;
-	int rc = genl_connect(s->socket);
-	if (rc == 0) {
-		s->family = genl_ctrl_resolve(s->socket, NBD_GENL_FAMILY_NAME);
-		rc = s->family < 0 ? s->family : 0;
-	}
-	if (rc < 0) {
-		nl_socket_free(s->socket);
-		return to_errno(rc);
-	}
-	return 0;
-}
-
 int fm_nbd_probe(void)
 {
 	struct session s;
-	int rc = session_open(&s);
+	int rc = session_open(&s, NBD_GENL_FAMILY_NAME);
 
 	if (rc == 0)
 		nl_socket_free(s.socket);
@@ -118,7 +69,7 @@ static int request(int command, int index, const struct fm_nbd_setup *setup, con
 		   int count, int *answer)
 {
 	struct session s;
-	int rc = session_open(&s);
+	int rc = session_open(&s, NBD_GENL_FAMILY_NAME);
 
 	if (rc < 0)
 		return rc;
@@ -145,7 +96,7 @@ static int request(int command, int index, const struct fm_nbd_setup *setup, con
 	}
 	nlmsg_free(message);
 	nl_socket_free(s.socket);
-	return rc < 0 ? to_errno(rc) : 0;
+	return rc < 0 ? session_errno(rc) : 0;
 }
 
 int fm_nbd_connect(const struct fm_nbd_setup *setup, const int *sockets, int count)
@@ -185,7 +136,7 @@ static int take_status(struct nl_msg *message, void *argument)
 int fm_nbd_is_connected(int index)
 {
 	struct session s;
-	int connected = 0, rc = session_open(&s);
+	int connected = 0, rc = session_open(&s, NBD_GENL_FAMILY_NAME);
 
 	if (rc < 0)
 		return rc;
@@ -203,19 +154,19 @@ int fm_nbd_is_connected(int index)
 		rc = nl_recvmsgs_default(s.socket);
 	nlmsg_free(message);
 	nl_socket_free(s.socket);
-	return rc < 0 ? to_errno(rc) : connected;
+	return rc < 0 ? session_errno(rc) : connected;
 }
 
 int fm_nbd_monitor_open(void)
 {
 	struct session s;
-	int rc = session_open(&s);
+	int rc = session_open(&s, NBD_GENL_FAMILY_NAME);
 
 	if (rc < 0)
 		return rc;
 	int group = genl_ctrl_resolve_grp(s.socket, NBD_GENL_FAMILY_NAME, NBD_GENL_MCAST_GROUP_NAME);
 	rc = group < 0 ? group : nl_socket_add_membership(s.socket, group);
-	int fd = rc < 0 ? to_errno(rc) : fcntl(nl_socket_get_fd(s.socket), F_DUPFD_CLOEXEC, 3);
+	int fd = rc < 0 ? session_errno(rc) : fcntl(nl_socket_get_fd(s.socket), F_DUPFD_CLOEXEC, 3);
 	if (rc >= 0 && fd < 0)
 		fd = -errno;
 	nl_socket_free(s.socket);

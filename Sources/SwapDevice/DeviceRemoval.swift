@@ -2,7 +2,7 @@ import CLinuxShims
 import CSwapShims
 import FarMemory
 import Glibc
-package import LinuxSystem
+import LinuxSystem
 package import Telemetry
 
 /// Takes swap devices away: in order (`detach`), or what a crash left (`repair`).
@@ -63,9 +63,13 @@ package struct DeviceRemoval {
 
     /// Removes all but the swapped pages: loop device, mount, processes, state. Steps that have
     /// nothing to do are passed over, so that it also finishes what was begun before.
-    package func dismantle(_ record: DeviceRecord) throws(SystemError) {
-        if record.frontend == "nbd" {
-            try dismantleKernelNBD(record)
+    package func dismantle(_ record: DeviceRecord) throws {
+        if record.frontend == "nbd" || record.frontend == "module" {
+            if record.frontend == "nbd" {
+                try dismantleKernelNBD(record)
+            } else {
+                try dismantleKernelModule(record)
+            }
             try restoreHaltPolling(record)
             return try directory.remove(record.name)
         }
@@ -168,6 +172,9 @@ package struct DeviceRemoval {
                 var changed = record
                 try KernelNBDAttachment(directory: directory, log: log).replaceKeeper(&changed)
                 return .keeperReplaced
+            }
+            if record.frontend == "module", KernelModule.status(name) != nil {
+                return try healthy(record)
             }
             try dismantle(record)
             return .removed

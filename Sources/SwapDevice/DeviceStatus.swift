@@ -54,6 +54,10 @@ package struct DeviceStatus: Sendable {
         condition = .dead
         let area = try swapAreas().first { $0.path == record.device }
         swapUsed = ByteCount(area?.used ?? 0)
+        guard record.frontend != "module" else {
+            readModule()
+            return
+        }
         let isKernels =
             record.frontend == "nbd" && KernelNBD.isOurs(record.device, record.name)
         if isKernels {

@@ -11,6 +11,8 @@ package enum SwapDeviceError: Error, Equatable, Sendable {
     case notRoot
     /// The kernel lacks something: which, and how to get it.
     case missingKernelFeature(String)
+    /// farmem.ko said no: the errno and its words.
+    case refusedByModule(Int32, String)
     /// The data process could not start: its own words and exit status.
     case startFailed(status: Int32, reason: String)
     case startTimedOut
@@ -36,6 +38,8 @@ extension SwapDeviceError: CustomStringConvertible {
         case .sizeTooSmall: "the size is too small; give at least \(SwapLimits.minimumSize)"
         case .notRoot: "attaching swap needs root; run it with sudo"
         case .missingKernelFeature(let what): what
+        case .refusedByModule(let code, let reason):
+            reason.isEmpty ? "farmem.ko: \(SystemError(call: "attach", code: code))" : reason
         case .startFailed(_, let reason): reason
         case .startTimedOut:
             "the data process was not ready within \(SwapLimits.startDeadline); is the server overloaded?"

@@ -68,7 +68,7 @@ enum AttachCommand {
             Option(
                 "frontend", .choice(["auto", "fuse", "nbd", "module"]), default: "auto",
                 help:
-                    "How the kernel reaches it. auto: nbd.ko for NBD URLs where the kernel has it, else fuse."
+                    "How the kernel reaches it. module: farmem.ko. auto: nbd.ko for NBD URLs where the kernel has it, else fuse."
             ),
             Option(
                 "priority", .integer(-1...32767), default: "100",
@@ -93,9 +93,6 @@ enum AttachCommand {
     static let run: @Sendable (Invocation) throws -> ExitStatus = { invocation in
         let url = invocation.positional("URL")
         let source = try FarMemoryURL(url)
-        if invocation.string("frontend") == "module" {
-            throw UsageError("--frontend module is not in this release; use fuse")
-        }
         let name = invocation.string("name")
         let size = invocation.size("size")
         guard size.bytes % UInt64(pageBytes) == 0 else {
@@ -106,7 +103,8 @@ enum AttachCommand {
         {
             throw UsageError("keys and certificates need TLS: give an nbds:// URL")
         }
-        let isKernels = try usesKernelNBD(invocation, source)
+        let module = try ModuleFrontend.setup(invocation, source)
+        let isKernels = module == nil ? try usesKernelNBD(invocation, source) : false
         let common = ["--name", name, "--identity", makeIdentity()]
         let own =
             isKernels
@@ -124,9 +122,14 @@ enum AttachCommand {
         let log = Logger(level: .info)
         do throws(SwapDeviceError) {
             let device =
-                isKernels
-                ? try KernelNBDAttachment(directory: directory, log: log).attach(request)
-                : try FuseAttachment(directory: directory, log: log).attach(request)
+                if let module {
+                    try KernelModuleAttachment(directory: directory, log: log)
+                        .attach(request, module)
+                } else if isKernels {
+                    try KernelNBDAttachment(directory: directory, log: log).attach(request)
+                } else {
+                    try FuseAttachment(directory: directory, log: log).attach(request)
+                }
             printOut("\(name): \(size) of \(url) attached as \(device)\n")
             return .done
         } catch {
@@ -135,7 +138,7 @@ enum AttachCommand {
     }
 
     /// What only a process in the path of the pages can do.
-    private static let fuseOptions = [
+    static let fuseOptions = [
         "fallback", "fallback-mode", "poll", "store-deadline", "threads",
     ]
 
@@ -173,6 +176,7 @@ func failure(_ error: SwapDeviceError) -> CommandFailure {
         case .nameInUse, .busy, .wouldNotFit, .startTimedOut: .tryAgain
         case .noSuchDevice: .usage
         case .notRoot: .permission
+        case .refusedByModule(let code, _): ExitStatus(SystemError(call: "attach", code: code))
         case .startFailed(let status, _): ExitStatus(rawValue: status) ?? .systemError
         case .missingKernelFeature, .fallbackUnusable, .brokenState: .systemError
         case .system(let error): ExitStatus(error)

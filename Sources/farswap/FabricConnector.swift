@@ -30,6 +30,9 @@ struct FabricConnector {
             let name = lease ?? invocation.stringIfSet("lease") ?? invocation.string("name")
             return try connectShm(socket, name, size, left)
         case .nbd(let uri): return try connectNBD(uri, size)
+        case .moduleMemory:
+            throw ConnectFailure(
+                status: ExitStatus.usage.rawValue, reason: ModuleFrontend.onlyForModule)
         }
     }
 

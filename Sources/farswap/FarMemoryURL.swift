@@ -12,6 +12,8 @@ struct FarMemoryURL {
         case shm(socket: String, lease: String?)
         case nbd(NBDURI)
         case dram(path: String)
+        /// This host's own memory, held by farmem.ko: at most so much.
+        case moduleMemory(ByteCount)
     }
 
     let text: String
@@ -32,6 +34,9 @@ struct FarMemoryURL {
             source = .nbd(try Self.nbd(text))
         } else if text.hasPrefix("dram:/") {
             source = .dram(path: String(text.dropFirst(5)))
+        } else if text.hasPrefix("dram:"), let capacity = try? Units.size(String(text.dropFirst(5)))
+        {
+            source = .moduleMemory(capacity)
         } else if text.hasPrefix("rdma:") {
             throw UsageError("'\(text)': rdma is not in this release; use shm: or nbd:")
         } else {

@@ -1,0 +1,170 @@
+import CNetlinkShims
+package import FarMemory
+import Glibc
+import LinuxSystem
+
+/// farmem.ko over generic netlink (kernel-patch/module/farmem_uapi.h). Control path: it allocates. Any thread.
+package enum KernelModule {
+    /// Whether the running kernel has it, loaded.
+    package static var isAvailable: Bool { fm_module_probe() == 0 }
+
+    /// What attach tells the module.
+    package struct Setup: Sendable {
+        package var name: String
+        package var backend: String
+        package var size: ByteCount
+        /// How much it may hold at one time; nil: as much as there are addresses.
+        package var capacity: ByteCount?
+        /// More words of a backend's own, by `farmem_attribute`.
+        package var more: [(attribute: UInt32, value: Word)] = []
+
+        package init(name: String, backend: String, size: ByteCount) {
+            self.name = name
+            self.backend = backend
+            self.size = size
+        }
+    }
+
+    /// A value in a message to the module.
+    package enum Word: Equatable, Sendable {
+        case text(String)
+        case u16(UInt16)
+        case u32(UInt32)
+        case u64(UInt64)
+        case bytes([UInt8])
+
+        var encoded: [UInt8] {
+            switch self {
+            case .text(let text): Array(text.utf8) + [0]
+            case .u16(let value): unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
+            case .u32(let value): unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
+            case .u64(let value): unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
+            case .bytes(let bytes): bytes
+            }
+        }
+    }
+
+    /// Makes a device. Returns what the module says of it.
+    static func attach(_ setup: Setup) throws(SwapDeviceError) -> ModuleStatus {
+        var words: [(farmem_attribute, Word)] = [
+            (FARMEM_A_NAME, .text(setup.name)), (FARMEM_A_BACKEND, .text(setup.backend)),
+            (FARMEM_A_SIZE, .u64(setup.size.bytes)),
+        ]
+        if let capacity = setup.capacity { words.append((FARMEM_A_CAPACITY, .u64(capacity.bytes))) }
+        words += setup.more.map { (farmem_attribute(rawValue: $0.attribute), $0.value) }
+        return ModuleStatus(try ask(FARMEM_CMD_ATTACH, words))
+    }
+
+    /// Removes a device and what it holds. One that is not there is no error.
+    static func detach(_ name: String) throws(SwapDeviceError) {
+        do throws(SwapDeviceError) {
+            _ = try ask(FARMEM_CMD_DETACH, [(FARMEM_A_NAME, .text(name))])
+        } catch {
+            if case .refusedByModule(ENODEV, _) = error { return }
+            if case .system(let error) = error, error.code == ENOENT { return }
+            throw error
+        }
+    }
+
+    /// What the module says of a device; nil when it has none of that name, or is not loaded.
+    static func status(_ name: String) -> ModuleStatus? {
+        do throws(SwapDeviceError) {
+            return ModuleStatus(try ask(FARMEM_CMD_STATUS, [(FARMEM_A_NAME, .text(name))]))
+        } catch {
+            return nil
+        }
+    }
+
+    private static func ask(
+        _ command: farmem_command, _ words: [(farmem_attribute, Word)]
+    ) throws(SwapDeviceError) -> [UInt8] {
+        var bytes: [UInt8] = []
+        var places: [(type: Int32, offset: Int, length: Int)] = []
+        for (attribute, word) in words {
+            let encoded = word.encoded
+            places.append((Int32(attribute.rawValue), bytes.count, encoded.count))
+            bytes += encoded
+        }
+        var reply = [UInt8](repeating: 0, count: Int(FM_MODULE_ANSWER_MAX))
+        var answer = unsafe fm_module_answer()
+        let result = unsafe bytes.withUnsafeBytes { buffer in
+            // SAFETY: the attributes point into `bytes`, which lives for the call.
+            let attributes = unsafe places.map {
+                unsafe fm_module_attribute(
+                    type: $0.type, data: UnsafeRawPointer(buffer.baseAddress! + $0.offset),
+                    length: Int32($0.length))
+            }
+            return unsafe reply.withUnsafeMutableBytes { reply -> Int32 in
+                unsafe answer.bytes = reply.baseAddress
+                return unsafe attributes.withUnsafeBufferPointer {
+                    unsafe fm_module_ask(
+                        Int32(command.rawValue), $0.baseAddress, Int32($0.count), &answer)
+                }
+            }
+        }
+        guard result == 0 else {
+            let reason = unsafe withUnsafeBytes(of: answer.reason) {
+                unsafe String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if !reason.isEmpty || result == -ENODEV {
+                throw .refusedByModule(-result, reason)
+            }
+            throw .system(SystemError(call: "ask farmem.ko", code: -result))
+        }
+        return unsafe Array(reply.prefix(Int(answer.length)))
+    }
+}
+
+/// What farmem.ko says of a device: the attributes of its answer.
+package struct ModuleStatus: Equatable, Sendable {
+    /// The block device is `/dev/<disk>`; empty where there is none.
+    package private(set) var disk = ""
+    package private(set) var backend = ""
+    /// Bytes held now.
+    package private(set) var used = ByteCount.zero
+    /// By `farmem_counter`.
+    package private(set) var counters: [UInt32: UInt64] = [:]
+
+    /// Reads attributes; what it does not know, or what makes no sense, it passes over.
+    package init(_ bytes: [UInt8]) {
+        for (type, value) in Self.attributes(bytes[...]) {
+            switch type {
+            case FARMEM_A_DISK.rawValue: disk = Self.text(value)
+            case FARMEM_A_BACKEND.rawValue: backend = Self.text(value)
+            case FARMEM_A_USED.rawValue: used = ByteCount(Self.number(value) ?? 0)
+            case FARMEM_A_COUNTERS.rawValue:
+                for (counter, value) in Self.attributes(value) {
+                    counters[counter] = Self.number(value)
+                }
+            default: break
+            }
+        }
+    }
+
+    func counter(_ counter: farmem_counter) -> UInt64 { counters[counter.rawValue] ?? 0 }
+
+    /// The attributes in a message (include/uapi/linux/netlink.h, struct nlattr), up to the first that is none.
+    private static func attributes(_ bytes: ArraySlice<UInt8>) -> [(UInt32, ArraySlice<UInt8>)] {
+        var found: [(UInt32, ArraySlice<UInt8>)] = []
+        var rest = bytes
+        while rest.count >= 4 {
+            let start = rest.startIndex
+            let length = Int(rest[start]) | Int(rest[start + 1]) << 8
+            // The two top bits are flags: nested, and byte order.
+            let type = (UInt32(rest[start + 2]) | UInt32(rest[start + 3]) << 8) & 0x3fff
+            guard length >= 4, length <= rest.count else { break }
+            found.append((type, rest[(start + 4)..<(start + length)]))
+            rest = rest.dropFirst((length + 3) & ~3)
+        }
+        return found
+    }
+
+    private static func text(_ bytes: ArraySlice<UInt8>) -> String {
+        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+    }
+
+    private static func number(_ bytes: ArraySlice<UInt8>) -> UInt64? {
+        guard bytes.count == 8 || bytes.count == 4 else { return nil }
+        return bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    }
+}

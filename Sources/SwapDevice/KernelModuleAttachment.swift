@@ -1,0 +1,100 @@
+import CLinuxShims
+import CNetlinkShims
+import CSwapShims
+import FarMemory
+import Glibc
+import LinuxSystem
+package import Telemetry
+
+/// The frontend of hosts with farmem.ko: pages go from the kernel to where they are kept, and no process of ours
+/// is behind the device.
+package struct KernelModuleAttachment {
+    private let steps: AttachSteps
+
+    package init(directory: DeviceDirectory, log: Logger) {
+        steps = AttachSteps(directory: directory, log: log)
+    }
+
+    /// Whether this kernel and this user can have it, in words that say what to do.
+    package static func check() throws(SwapDeviceError) {
+        guard runsAsRoot() else { throw .notRoot }
+        guard KernelModule.isAvailable else {
+            throw .missingKernelFeature(
+                "farmem.ko is not loaded; load it (modprobe farmem, see kernel-patch/README.md) or use --frontend fuse"
+            )
+        }
+    }
+
+    /// Attaches; on any failure all that was done is undone. Returns the block device's path.
+    package func attach(
+        _ request: AttachRequest, _ setup: KernelModule.Setup
+    ) throws(SwapDeviceError) -> String {
+        try Self.check()
+        if KernelModule.status(setup.name) != nil { throw .nameInUse(setup.name) }
+        return try steps.run(request, frontend: "module") { record in
+            let status = try KernelModule.attach(setup)
+            guard !status.disk.isEmpty else {
+                throw SwapDeviceError.brokenState("the answer of farmem.ko")
+            }
+            record.device = "/dev/\(status.disk)"
+            try steps.directory.save(record)
+            try awaitNode(record.device)
+            do {
+                let device = try FileDescriptor.open(record.device, O_RDWR)
+                try writeSwapHeader(
+                    to: device, size: request.size, label: "farmem-\(request.name)")
+            }
+            guard unsafe fm_swapon(record.device, request.priority, true) == 0 else {
+                throw SystemError.last("swapon \(record.device)")
+            }
+            return record.device
+        }
+    }
+
+    /// devtmpfs makes the node before the module answers; udev may be a moment later with its own.
+    private func awaitNode(_ path: String) throws(SwapDeviceError) {
+        for _ in 0..<100 where !fileExists(path) { sleepNanoseconds(20_000_000) }
+        guard fileExists(path) else {
+            throw .missingKernelFeature("\(path) did not appear; is devtmpfs mounted on /dev?")
+        }
+    }
+}
+
+extension DeviceRemoval {
+    /// Removes a device of the module, whatever there is of it. Throws while pages are on it.
+    func dismantleKernelModule(_ record: DeviceRecord) throws {
+        guard let status = KernelModule.status(record.name) else { return }
+        let device = "/dev/\(status.disk)"
+        if try swapAreas().contains(where: { $0.path == device }) {
+            try check("swapoff \(device)") { unsafe fm_swapoff(device) }
+        }
+        // Who looks at new block devices (udev) may have it open for a moment.
+        for attempt in 0..<50 {
+            do throws(SwapDeviceError) {
+                return try KernelModule.detach(record.name)
+            } catch {
+                guard case .refusedByModule(EBUSY, _) = error, attempt < 49 else { throw error }
+                sleepNanoseconds(20_000_000)
+            }
+        }
+    }
+}
+
+extension DeviceStatus {
+    /// What the module says of a device of its own.
+    mutating func readModule() {
+        guard let status = KernelModule.status(record.name) else { return }
+        condition = .attached
+        counters = [
+            .pagesIn: status.counter(FARMEM_C_PAGES_READ),
+            .pagesOut: status.counter(FARMEM_C_PAGES_WRITTEN),
+            .pagesDiscarded: status.counter(FARMEM_C_PAGES_DISCARDED)
+                + status.counter(FARMEM_C_SLOTS_FREED),
+            .loadFailed: status.counter(FARMEM_C_READ_ERRORS),
+            .storeNoSpace: status.counter(FARMEM_C_REJECTED_CAPACITY),
+            .storeOther: status.counter(FARMEM_C_WRITE_ERRORS)
+                + status.counter(FARMEM_C_REJECTED_MEMORY),
+        ]
+        fabricPages = status.used.bytes / UInt64(pageBytes)
+    }
+}
