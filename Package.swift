@@ -51,7 +51,10 @@ let package = Package(
         shimTarget("CHTTPShims", ["CMicrohttpd", "CCurl"]),
         shimTarget("CSwapShims"),
         shimTarget("CNetlinkShims", ["CNetlink"]),
+        shimTarget("CVerbsShims", ["CRDMA", "CIBVerbs"]),
         .systemLibrary(name: "CNetlink", pkgConfig: "libnl-genl-3.0"),
+        .systemLibrary(name: "CRDMA", pkgConfig: "librdmacm"),
+        .systemLibrary(name: "CIBVerbs", pkgConfig: "libibverbs"),
         .systemLibrary(name: "CGnuTLS", pkgConfig: "gnutls"),
         .systemLibrary(name: "CMicrohttpd", pkgConfig: "libmicrohttpd"),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl"),
@@ -61,6 +64,7 @@ let package = Package(
         // Foundations: pure values, the operating system, what every command needs.
         library("FarMemory"),
         library("LinuxSystem", ["CLinuxShims"]),
+        library("Verbs", ["CVerbsShims", "LinuxSystem"]),
         library("Telemetry", ["FarMemory"]),
         library("JSONText"),
         library("CommandLineKit", ["FarMemory", "LinuxSystem", "JSONText", "CYAML"]),
@@ -76,7 +80,7 @@ let package = Package(
         library("MemoryPool", ["FarMemory", "LinuxSystem", "CWireFormat"]),
         library("MemoryServer", [
             "MemoryPool", "TransportSecurity", "PoolProtocol", "LinuxSystem", "Telemetry",
-            "FarMemory", "CGnuTLS", "CLinuxShims",
+            "FarMemory", "CGnuTLS", "CLinuxShims", "CVerbsShims", "Verbs",
         ]),
         library("Fabric", ["FarMemory"]),
         library("FabricShm", [

@@ -61,7 +61,8 @@ struct ShmSession: ~Copyable {
         }
         guard authRequired else { return session }
         guard let key else { throw .keyNeeded }
-        let text = ControlMessage.authenticatedBytes(challenge: challenge, keyName: key.name)
+        let text = ControlMessage.authenticatedBytes(
+            challenge: challenge, keyName: key.name, over: .shm)
         try session.requireOK(.auth(keyName: key.name, mac: Self.hmac(text, key: key.secret)))
         return session
     }

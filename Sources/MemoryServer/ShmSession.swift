@@ -90,7 +90,7 @@ struct ShmSession {
         let secret = key?.secret ?? challenge
         guard
             let expected = controlAuthenticationCode(
-                secret: secret, challenge: challenge, keyName: name),
+                secret: secret, challenge: challenge, keyName: name, over: .shm),
             equalInConstantTime(expected, answer), key != nil
         else {
             server.counters.authenticationFailures.add()

@@ -26,7 +26,7 @@ extension ControlMessage {
         type: UInt16, payload: some Collection<UInt8>
     ) throws(ControlDecodeError) -> ControlMessage {
         guard let expected = payloadLength(of: type) else { throw .unknownType(type) }
-        guard payload.count == expected else {
+        guard expected.contains(payload.count) else {
             throw .wrongLength(type: type, length: payload.count)
         }
         var reader = FieldReader(payload)
@@ -49,12 +49,23 @@ extension ControlMessage {
         case FM_FRAME_PONG: return .pong
         case FM_FRAME_CLOSE: return .close
         case FM_FRAME_RELEASE: return .release
+        case FM_FRAME_OPENED_RDMA: return .openedRDMA(try openedRDMA(&reader))
+        case FM_FRAME_GRANTED_KEYS: return try grantedKeys(&reader, length: payload.count)
+        case FM_FRAME_HELD: return .held(try slabs(&reader, emptyAllowed: false))
+        case FM_FRAME_RESUME: return try resume(&reader)
         default: return .ok
         }
     }
 
-    /// How long the payload of each type is: all are of fixed length.
-    private static func payloadLength(of type: UInt16) -> Int? {
+    /// How long the payload of each type may be: all but one are of fixed length.
+    private static func payloadLength(of type: UInt16) -> ClosedRange<Int>? {
+        if fm_frame_type(UInt32(type)) == FM_FRAME_GRANTED_KEYS {
+            return MemoryLayout<fm_slabs>.size...MemoryLayout<fm_granted_keys>.size
+        }
+        return fixedLength(of: type).map { $0...$0 }
+    }
+
+    private static func fixedLength(of type: UInt16) -> Int? {
         switch fm_frame_type(UInt32(type)) {
         case FM_FRAME_HELLO: MemoryLayout<fm_hello>.size
         case FM_FRAME_WELCOME: MemoryLayout<fm_welcome>.size
@@ -62,7 +73,10 @@ extension ControlMessage {
         case FM_FRAME_ERROR: MemoryLayout<fm_error>.size
         case FM_FRAME_OPEN: MemoryLayout<fm_open>.size
         case FM_FRAME_OPENED: MemoryLayout<fm_opened>.size
-        case FM_FRAME_GRANT, FM_FRAME_GRANTED, FM_FRAME_RETURN: MemoryLayout<fm_slabs>.size
+        case FM_FRAME_GRANT, FM_FRAME_GRANTED, FM_FRAME_RETURN, FM_FRAME_HELD:
+            MemoryLayout<fm_slabs>.size
+        case FM_FRAME_OPENED_RDMA: MemoryLayout<fm_opened_rdma>.size
+        case FM_FRAME_RESUME: MemoryLayout<fm_resume>.size
         case FM_FRAME_OK, FM_FRAME_PING, FM_FRAME_PONG, FM_FRAME_CLOSE, FM_FRAME_RELEASE: 0
         default: nil
         }
@@ -116,6 +130,51 @@ extension ControlMessage {
         return .opened(leaseID: id, epoch: epoch, size: size, slabBytes: slab)
     }
 
+    private static func openedRDMA(
+        _ reader: inout FieldReader<some Collection<UInt8>>
+    ) throws(ControlDecodeError) -> OpenedRDMA {
+        let lease = OpenedRDMA(
+            leaseID: reader.take(UInt64.self), epoch: reader.take(UInt64.self),
+            size: reader.take(UInt64.self), base: reader.take(UInt64.self),
+            slabBytes: reader.take(UInt32.self), queuesMax: reader.take(UInt16.self),
+            readsMax: reader.take(UInt16.self), session: reader.take(UInt64.self),
+            token: reader.takeBytes(Int(FM_RDMA_TOKEN_BYTES)),
+            silenceMilliseconds: reader.take(UInt32.self))
+        let slab = UInt64(lease.slabBytes)
+        guard isSlabSize(lease.slabBytes) else { throw .badField("slab_bytes") }
+        guard lease.size > 0, lease.size % slab == 0, lease.size / slab <= UInt64(UInt32.max) else {
+            throw .badField("size")
+        }
+        guard !lease.base.addingReportingOverflow(lease.size).overflow else {
+            throw .badField("base")
+        }
+        guard lease.queuesMax > 0 else { throw .badField("queues_max") }
+        guard lease.readsMax > 0 else { throw .badField("reads_max") }
+        guard lease.silenceMilliseconds > 0 else { throw .badField("silence_ms") }
+        return lease
+    }
+
+    private static func grantedKeys(
+        _ reader: inout FieldReader<some Collection<UInt8>>, length: Int
+    ) throws(ControlDecodeError) -> ControlMessage {
+        let range = try slabs(&reader, emptyAllowed: true)
+        guard UInt64(length) == 8 + 4 * UInt64(range.count) else {
+            throw .wrongLength(type: UInt16(FM_FRAME_GRANTED_KEYS.rawValue), length: length)
+        }
+        return .grantedKeys(
+            first: range.first, keys: (0..<range.count).map { _ in reader.take(UInt32.self) })
+    }
+
+    private static func resume(
+        _ reader: inout FieldReader<some Collection<UInt8>>
+    ) throws(ControlDecodeError) -> ControlMessage {
+        let name = try reader.takeText(Int(FM_WIRE_NAME_MAX))
+        guard isLeaseName(name) else { throw .badField("lease_name") }
+        return .resume(
+            leaseName: name, session: reader.take(UInt64.self),
+            token: reader.takeBytes(Int(FM_RDMA_TOKEN_BYTES)))
+    }
+
     private static func slabs(
         _ reader: inout FieldReader<some Collection<UInt8>>, emptyAllowed: Bool
     ) throws(ControlDecodeError) -> SlabRange {
@@ -133,7 +192,7 @@ extension ControlMessage {
 
 /// Takes little-endian fields off the front. The caller has checked the total length, so a field
 /// that is not there is a bug and traps.
-private struct FieldReader<Bytes: Collection<UInt8>> {
+struct FieldReader<Bytes: Collection<UInt8>> {
     private let bytes: Bytes
     private var index: Bytes.Index
 

@@ -27,6 +27,10 @@ extension ControlMessage {
             case .pong: FM_FRAME_PONG
             case .close: FM_FRAME_CLOSE
             case .release: FM_FRAME_RELEASE
+            case .openedRDMA: FM_FRAME_OPENED_RDMA
+            case .grantedKeys: FM_FRAME_GRANTED_KEYS
+            case .held: FM_FRAME_HELD
+            case .resume: FM_FRAME_RESUME
             }
         return UInt16(type.rawValue)
     }
@@ -64,24 +68,56 @@ extension ControlMessage {
             writer.put(size)
             writer.put(slabBytes)
             writer.put(UInt32(0))
-        case .grant(let slabs), .granted(let slabs), .returnSlabs(let slabs):
+        case .openedRDMA(let lease): put(lease, to: &writer)
+        case .grantedKeys(let first, let keys):
+            precondition(keys.count <= Int(FM_RDMA_KEYS_MAX), "124 keys fit into a frame")
+            writer.put(first)
+            writer.put(UInt32(keys.count))
+            for key in keys { writer.put(key) }
+        case .resume(let leaseName, let session, let token):
+            precondition(token.count == Int(FM_RDMA_TOKEN_BYTES), "a token is 16 bytes")
+            writer.put(Array(leaseName.utf8), width: Int(FM_WIRE_NAME_MAX))
+            writer.put(session)
+            writer.bytes += token
+        case .grant(let slabs), .granted(let slabs), .returnSlabs(let slabs), .held(let slabs):
             writer.put(slabs.first)
             writer.put(slabs.count)
         case .ok, .ping, .pong, .close, .release: break
         }
     }
 
-    /// At most `limit` bytes of UTF-8, cut between characters.
-    private func cut(_ text: String, _ limit: Int) -> [UInt8] {
-        var text = text
-        while text.utf8.count > limit { text.removeLast() }
-        return Array(text.utf8)
+    private func put(_ lease: OpenedRDMA, to writer: inout FrameWriter) {
+        precondition(lease.token.count == Int(FM_RDMA_TOKEN_BYTES), "a token is 16 bytes")
+        writer.put(lease.leaseID)
+        writer.put(lease.epoch)
+        writer.put(lease.size)
+        writer.put(lease.base)
+        writer.put(lease.slabBytes)
+        writer.put(lease.queuesMax)
+        writer.put(lease.readsMax)
+        writer.put(lease.session)
+        writer.bytes += lease.token
+        writer.put(lease.silenceMilliseconds)
+        writer.put(UInt32(0))
     }
 }
 
-/// Little-endian fields one after the other, behind room for the header.
-private struct FrameWriter {
-    var bytes = [UInt8](repeating: 0, count: FrameHeader.byteCount)
+/// At most `limit` bytes of UTF-8, cut between characters.
+func cut(_ text: String, _ limit: Int) -> [UInt8] {
+    var text = text
+    while text.utf8.count > limit { text.removeLast() }
+    return Array(text.utf8)
+}
+
+/// Little-endian fields one after the other.
+struct FrameWriter {
+    var bytes: [UInt8]
+
+    /// Behind room for the header.
+    init() { bytes = [UInt8](repeating: 0, count: FrameHeader.byteCount) }
+
+    /// Without a header.
+    init(empty: ()) { bytes = [] }
 
     mutating func put(_ value: some FixedWidthInteger & UnsignedInteger) {
         for shift in stride(from: 0, to: value.bitWidth, by: 8) {

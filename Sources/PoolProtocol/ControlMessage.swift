@@ -1,6 +1,6 @@
 // PoolProtocol: what is said between memserver and its clients, as bytes. Pure: no sockets, no clock.
 //
-// This part: the control protocol of shared-memory leases, both directions. Control messages are rare
+// This part: the control protocol of shared-memory and RDMA leases, both directions. Control messages are rare
 // (slabs are granted many at a time), so they are plain values; pages never pass through here.
 // Thread model: values only. Invariant: whatever bytes come in, decoding gives a message within the
 // protocol's bounds or a typed error, and reads nothing outside of the frame.
@@ -37,6 +37,46 @@ package struct OpenFlags: OptionSet, Equatable, Sendable {
     package static let exclusive = OpenFlags(rawValue: FM_OPEN_EXCLUSIVE.rawValue)
 }
 
+/// What carries the control protocol.
+package enum ControlTransport: String, Sendable {
+    case shm, rdma
+}
+
+/// A lease as it is opened over RDMA.
+package struct OpenedRDMA: Equatable, Sendable {
+    package var leaseID: UInt64
+    package var epoch: UInt64
+    /// Bytes, whole slabs.
+    package var size: UInt64
+    /// The remote address of the lease's first byte.
+    package var base: UInt64
+    package var slabBytes: UInt32
+    package var queuesMax: UInt16
+    /// READs that one queue may have under way.
+    package var readsMax: UInt16
+    package var session: UInt64
+    /// 16 bytes.
+    package var token: [UInt8]
+    package var silenceMilliseconds: UInt32
+
+    package init(
+        leaseID: UInt64, epoch: UInt64, size: UInt64, base: UInt64, slabBytes: UInt32,
+        queuesMax: UInt16, readsMax: UInt16, session: UInt64, token: [UInt8],
+        silenceMilliseconds: UInt32
+    ) {
+        self.leaseID = leaseID
+        self.epoch = epoch
+        self.size = size
+        self.base = base
+        self.slabBytes = slabBytes
+        self.queuesMax = queuesMax
+        self.readsMax = readsMax
+        self.session = session
+        self.token = token
+        self.silenceMilliseconds = silenceMilliseconds
+    }
+}
+
 /// One message of the control protocol.
 package enum ControlMessage: Equatable, Sendable {
     /// Client: the versions it speaks and its name for the server's log.
@@ -60,11 +100,21 @@ package enum ControlMessage: Equatable, Sendable {
     case close
     /// Client: gives the lease back with all it holds.
     case release
+    /// Server, over RDMA: the lease, and what its data queues need.
+    case openedRDMA(OpenedRDMA)
+    /// Server, over RDMA: the part of a run from its first slab on that is granted now, and its keys.
+    case grantedKeys(first: UInt32, keys: [UInt32])
+    /// Client, over RDMA: which slabs does the lease hold?
+    case held(SlabRange)
+    /// Client, over RDMA: ends that session if it still is, then opens the lease.
+    case resume(leaseName: String, session: UInt64, token: [UInt8])
 
     /// What a client signs: the challenge, its key's name, and the protocol's own name, so that an
     /// answer cannot be used anywhere else.
-    package static func authenticatedBytes(challenge: [UInt8], keyName: String) -> [UInt8] {
-        challenge + Array(keyName.utf8) + Array("farmem-shm".utf8)
+    package static func authenticatedBytes(
+        challenge: [UInt8], keyName: String, over transport: ControlTransport
+    ) -> [UInt8] {
+        challenge + Array(keyName.utf8) + Array("farmem-\(transport.rawValue)".utf8)
     }
 }
 

@@ -48,6 +48,7 @@ final class Service {
     private let log: Logger
     private let shm: ShmServer
     private let nbd: [NBDServer]
+    private let rdma: RDMAServer?
     private let admin: HTTPServer
     private var threads: [WorkerThread] = []
     /// Pages of an earlier process are locked in memory again in the background.
@@ -75,10 +76,19 @@ final class Service {
                     counters: counters, log: log)
             }
         }
+        rdma = try settings.rdma.map { address in
+            try Self.listening("--rdma \(address)") {
+                try RDMAServer(
+                    host: address.host, port: address.port, pool: pool, keys: settings.keys,
+                    autoLease: settings.autoLease, limits: RDMALimits(),
+                    counters: RDMACounters(registry), log: log)
+            }
+        }
         let handler = AdminHandler(
             pool: pool, registry: registry, keyNames: settings.keys?.map(\.name),
             isMutable: settings.admin.isUnix,
-            listeners: ["shm:\(settings.shmPath)"] + nbd.map { "nbd:\($0.endpoint)" })
+            listeners: ["shm:\(settings.shmPath)"] + nbd.map { "nbd:\($0.endpoint)" }
+                + (rdma.map { ["rdma:\($0.endpoint)"] } ?? []))
         admin = try Self.listening("--admin \(settings.admin)") {
             try HTTPServer(listen: settings.admin) { handler.answer($0) }
         }
@@ -105,6 +115,11 @@ final class Service {
             if error.code == EADDRINUSE {
                 throw CommandFailure(.tryAgain, "\(option): somebody serves there already")
             }
+            if error.code == ENODEV {
+                throw CommandFailure(
+                    .systemError,
+                    "\(option): no RDMA device has that address; see rdma link and ibv_devices")
+            }
             throw CommandFailure(ExitStatus(error), "\(option): \(error)")
         }
     }
@@ -113,6 +128,7 @@ final class Service {
         let shm = shm
         threads.append(try WorkerThread("shm-accept") { shm.run() })
         for server in nbd { threads.append(try WorkerThread("nbd-accept") { server.run() }) }
+        if let rdma { threads.append(try WorkerThread("rdma-accept") { rdma.run() }) }
         let (pool, flag) = (pool, isStopping)
         threads.append(
             try WorkerThread("pool-lock") {
@@ -187,7 +203,8 @@ final class Service {
         admin.stop(drain: .seconds(1))
         let shmDone = shm.stop(timeout: 2_000_000_000)
         let nbdDone = nbd.map { $0.stop(timeout: 2_000_000_000) }
-        if !shmDone || nbdDone.contains(false) { log.warn("stopped_early", [:]) }
+        let rdmaDone = rdma?.stop(timeout: 2_000_000_000) ?? true
+        if !shmDone || nbdDone.contains(false) || !rdmaDone { log.warn("stopped_early", [:]) }
         for thread in threads { thread.join() }
         log.info("stopped", ["granted": pool.grantedBytes])
     }

@@ -21,7 +21,9 @@ let serveOptions: [Option] =
         Option(
             "nbd", .endpoint, repeatable: true,
             help: "Serve NBD here: tcp://127.0.0.1:10809 or unix:PATH."),
-        Option("rdma", .string, placeholder: "ADDR:PORT", help: "Not in this version."),
+        Option(
+            "rdma", .string, placeholder: "ADDR[:PORT]",
+            help: "Serve RDMA clients on this address of an RDMA device (default port 50000)."),
         Option(
             "admin", .endpoint,
             help: "Admin HTTP (default unix:/run/farmem/memserver-admin.sock)."),
@@ -45,6 +47,8 @@ struct ServeSettings {
     var pool: PoolOptions
     var shmPath: String
     var nbd: [Endpoint]
+    /// Address and port; always TCP's form.
+    var rdma: RDMAAddress?
     var admin: Endpoint
     var keys: [SharedKey]?
     var certificates: String?
@@ -52,8 +56,8 @@ struct ServeSettings {
     var autoLease: ByteCount?
 
     init(_ invocation: Invocation) throws {
-        if invocation.isGiven("rdma") {
-            throw UsageError("--rdma is not in this version; use --shm, or --nbd over the network")
+        rdma = try invocation.stringIfSet("rdma").map { (text) throws(UsageError) in
+            try RDMAAddress(text)
         }
         pool = PoolOptions(
             directory: invocation.stringIfSet("pool"), capacity: invocation.size("capacity"),
@@ -86,10 +90,40 @@ struct ServeSettings {
             throw UsageError(
                 "--nbd \(open) can be reached from other machines; give --auth-file, or loopback")
         }
+        if keys == nil, let rdma, !rdma.endpoint.isLocal {
+            throw UsageError(
+                "--rdma \(rdma) can be reached from other machines; give --auth-file, or loopback")
+        }
         if !admin.isLocal {
             throw UsageError("--admin \(admin) is not local; use loopback or a unix socket")
         }
     }
+}
+
+/// `ADDR`, `ADDR:PORT`, `[ADDR6]:PORT`.
+struct RDMAAddress: CustomStringConvertible {
+    let host: String
+    let port: UInt16
+
+    init(_ text: String) throws(UsageError) {
+        var rest = text[...]
+        if rest.first == "[", let end = rest.firstIndex(of: "]") {
+            host = String(rest[rest.index(after: rest.startIndex)..<end])
+            rest = rest[rest.index(after: end)...]
+        } else {
+            let end = rest.firstIndex(of: ":") ?? rest.endIndex
+            host = String(rest[..<end])
+            rest = rest[end...]
+        }
+        let number = rest.isEmpty ? 50_000 : UInt16(rest.dropFirst())
+        guard !host.isEmpty, rest.isEmpty || rest.first == ":", let number else {
+            throw UsageError("--rdma \(text) is not an address and port, such as 10.0.0.1:50000")
+        }
+        port = number
+    }
+
+    var endpoint: Endpoint { .tcp(host: host, port: port) }
+    var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 }
 
 extension ServeSettings {

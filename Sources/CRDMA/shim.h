@@ -1,0 +1,2 @@
+/* Pulled in for its compiler and linker flags; the calls are in CVerbsShims. */
+#pragma once
