@@ -90,6 +90,21 @@ static struct addrinfo *resolve(const char *host, const char *port, int flags)
 	return NULL;
 }
 
+int fm_resolve(const char *host, char *text, unsigned int size)
+{
+	struct addrinfo *list = resolve(host, "0", 0);
+
+	if (!list)
+		return -1;
+	int rc = getnameinfo(list->ai_addr, list->ai_addrlen, text, size, NULL, 0, NI_NUMERICHOST);
+	freeaddrinfo(list);
+	if (rc != 0) {
+		errno = EADDRNOTAVAIL;
+		return -1;
+	}
+	return 0;
+}
+
 int fm_tcp_listen(const char *host, const char *port, int backlog)
 {
 	struct addrinfo *list = resolve(host, port, AI_PASSIVE);

@@ -114,3 +114,13 @@ package func makeMessagePair() throws(SystemError) -> (Int32, Int32) {
 
 /// Whether this number is an open socket that keeps messages apart.
 package func isMessageSocket(_ fd: Int32) -> Bool { fm_is_message_socket(fd) }
+
+/// A host's first address in numbers, as the kernel takes it. Asks the resolver: it may take seconds.
+package func resolveAddress(_ host: String) throws(SystemError) -> String {
+    var text = [CChar](repeating: 0, count: 128)
+    let found = unsafe text.withUnsafeMutableBufferPointer {
+        unsafe fm_resolve(host, $0.baseAddress, 128)
+    }
+    guard found == 0 else { throw SystemError.last("resolve \(host)") }
+    return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}

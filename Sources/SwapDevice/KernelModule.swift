@@ -15,8 +15,8 @@ package enum KernelModule {
         package var size: ByteCount
         /// How much it may hold at one time; nil: as much as there are addresses.
         package var capacity: ByteCount?
-        /// More words of a backend's own, by `farmem_attribute`.
-        package var more: [(attribute: UInt32, value: Word)] = []
+        /// Where the backend `rdma` has its memory.
+        package var server: Server?
 
         package init(name: String, backend: String, size: ByteCount) {
             self.name = name
@@ -25,22 +25,73 @@ package enum KernelModule {
         }
     }
 
+    /// A lease on a memory server, and how long things there may take: whole milliseconds.
+    package struct Server: Sendable {
+        /// IPv4 or IPv6, in numbers.
+        package var address: String
+        package var port: UInt16
+        package var lease: String
+        package var keyName: String?
+        package var keySecret: [UInt8] = []
+        package var loadDeadline: Nanoseconds
+        package var storeDeadline: Nanoseconds
+        /// At most so many data queues; nil: one for each processor.
+        package var queues: UInt16?
+        /// Whether loads of one page spin until it is there.
+        package var polls = false
+        /// One page per round trip, to compare with.
+        package var isSynchronous = false
+
+        package init(
+            address: String, port: UInt16, lease: String, loadDeadline: Nanoseconds,
+            storeDeadline: Nanoseconds
+        ) {
+            self.address = address
+            self.port = port
+            self.lease = lease
+            self.loadDeadline = loadDeadline
+            self.storeDeadline = storeDeadline
+        }
+
+        fileprivate var words: [(farmem_attribute, Word)] {
+            var words: [(farmem_attribute, Word)] = [
+                (FARMEM_A_ADDRESS, .text(address)), (FARMEM_A_PORT, .u16(port)),
+                (FARMEM_A_LEASE, .text(lease)),
+                (FARMEM_A_READ_DEADLINE, .milliseconds(loadDeadline)),
+                (FARMEM_A_WRITE_DEADLINE, .milliseconds(storeDeadline)),
+            ]
+            if let keyName {
+                words.append((FARMEM_A_KEY_NAME, .text(keyName)))
+                words.append((FARMEM_A_KEY_SECRET, .bytes(keySecret)))
+            }
+            if let queues { words.append((FARMEM_A_QUEUES, .u16(queues))) }
+            if polls { words.append((FARMEM_A_POLL, .bytes([]))) }
+            if isSynchronous { words.append((FARMEM_A_SYNCHRONOUS, .bytes([]))) }
+            return words
+        }
+    }
+
     /// A value in a message to the module.
-    package enum Word: Equatable, Sendable {
+    fileprivate enum Word {
         case text(String)
         case u16(UInt16)
-        case u32(UInt32)
         case u64(UInt64)
+        case milliseconds(Nanoseconds)
         case bytes([UInt8])
 
         var encoded: [UInt8] {
             switch self {
             case .text(let text): Array(text.utf8) + [0]
-            case .u16(let value): unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
-            case .u32(let value): unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
-            case .u64(let value): unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
+            case .u16(let value): Self.bytes(of: UInt64(value), 2)
+            case .u64(let value): Self.bytes(of: value, 8)
+            case .milliseconds(let time):
+                Self.bytes(of: UInt64(clamping: time.nanoseconds / 1_000_000), 4)
             case .bytes(let bytes): bytes
             }
+        }
+
+        private static func bytes(of value: UInt64, _ count: Int) -> [UInt8] {
+            unsafe withUnsafeBytes(of: value.littleEndian) { unsafe Array($0.prefix(count)) }
         }
     }
 
@@ -51,7 +102,7 @@ package enum KernelModule {
             (FARMEM_A_SIZE, .u64(setup.size.bytes)),
         ]
         if let capacity = setup.capacity { words.append((FARMEM_A_CAPACITY, .u64(capacity.bytes))) }
-        words += setup.more.map { (farmem_attribute(rawValue: $0.attribute), $0.value) }
+        if let server = setup.server { words += server.words }
         return ModuleStatus(try ask(FARMEM_CMD_ATTACH, words))
     }
 
@@ -120,8 +171,15 @@ package struct ModuleStatus: Equatable, Sendable {
     /// The block device is `/dev/<disk>`; empty where there is none.
     package private(set) var disk = ""
     package private(set) var backend = ""
-    /// Bytes held now.
+    /// Bytes held now: pages, or slabs where the module holds slabs.
     package private(set) var used = ByteCount.zero
+    /// What `used` counts in; zero where it counts pages.
+    package private(set) var slab = ByteCount.zero
+    /// "live", "reconnecting" or "lost"; empty where there is no server.
+    package private(set) var state = ""
+    /// Reads and writes by how long they took: below 1 us, then 1, 2 to 3, 4 to 7 us and so on.
+    package private(set) var readLatency: [UInt64] = []
+    package private(set) var writeLatency: [UInt64] = []
     /// By `farmem_counter`.
     package private(set) var counters: [UInt32: UInt64] = [:]
 
@@ -132,6 +190,10 @@ package struct ModuleStatus: Equatable, Sendable {
             case FARMEM_A_DISK.rawValue: disk = Self.text(value)
             case FARMEM_A_BACKEND.rawValue: backend = Self.text(value)
             case FARMEM_A_USED.rawValue: used = ByteCount(Self.number(value) ?? 0)
+            case FARMEM_A_SLAB.rawValue: slab = ByteCount(Self.number(value) ?? 0)
+            case FARMEM_A_STATE.rawValue: state = Self.text(value)
+            case FARMEM_A_READ_LATENCY.rawValue: readLatency = Self.numbers(value)
+            case FARMEM_A_WRITE_LATENCY.rawValue: writeLatency = Self.numbers(value)
             case FARMEM_A_COUNTERS.rawValue:
                 for (counter, value) in Self.attributes(value) {
                     counters[counter] = Self.number(value)
@@ -166,5 +228,10 @@ package struct ModuleStatus: Equatable, Sendable {
     private static func number(_ bytes: ArraySlice<UInt8>) -> UInt64? {
         guard bytes.count == 8 || bytes.count == 4 else { return nil }
         return bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    }
+    private static func numbers(_ bytes: ArraySlice<UInt8>) -> [UInt64] {
+        stride(from: bytes.startIndex, to: bytes.startIndex + bytes.count / 8 * 8, by: 8).map {
+            number(bytes[$0..<($0 + 8)]) ?? 0
+        }
     }
 }

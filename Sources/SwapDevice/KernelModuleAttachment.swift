@@ -84,17 +84,43 @@ extension DeviceStatus {
     /// What the module says of a device of its own.
     mutating func readModule() {
         guard let status = KernelModule.status(record.name) else { return }
-        condition = .attached
+        condition =
+            switch status.state {
+            case "reconnecting": .reconnecting
+            case "lost": .lost
+            default: .attached
+            }
         counters = [
             .pagesIn: status.counter(FARMEM_C_PAGES_READ),
             .pagesOut: status.counter(FARMEM_C_PAGES_WRITTEN),
             .pagesDiscarded: status.counter(FARMEM_C_PAGES_DISCARDED)
                 + status.counter(FARMEM_C_SLOTS_FREED),
-            .loadFailed: status.counter(FARMEM_C_READ_ERRORS),
-            .storeNoSpace: status.counter(FARMEM_C_REJECTED_CAPACITY),
+            .loadFailed: status.counter(FARMEM_C_READ_ERRORS)
+                + status.counter(FARMEM_C_READS_TIMED_OUT) + status.counter(FARMEM_C_READS_LOST),
+            .storeNoSpace: status.counter(FARMEM_C_REJECTED_CAPACITY)
+                + status.counter(FARMEM_C_REJECTED_SERVER),
+            .storeDeadline: status.counter(FARMEM_C_WRITES_TIMED_OUT),
             .storeOther: status.counter(FARMEM_C_WRITE_ERRORS)
-                + status.counter(FARMEM_C_REJECTED_MEMORY),
+                + status.counter(FARMEM_C_REJECTED_MEMORY)
+                + status.counter(FARMEM_C_REJECTED_LOST),
+            .retries: status.counter(FARMEM_C_REPEATED),
         ]
-        fabricPages = status.used.bytes / UInt64(pageBytes)
+        loads = Self.buckets(status.readLatency)
+        stores = Self.buckets(status.writeLatency)
+        fabricReconnects = max(status.counter(FARMEM_C_SESSIONS), 1) - 1
+        fabricRefused = status.counter(FARMEM_C_REJECTED_SERVER)
+        if status.slab > .zero {
+            fabricSlabs = status.used.bytes / status.slab.bytes
+        } else {
+            fabricPages = status.used.bytes / UInt64(pageBytes)
+        }
+    }
+
+    /// The module counts in microseconds: its bucket 0 ends where the ninth of nanoseconds does.
+    private static func buckets(_ module: [UInt64]) -> LatencyBuckets {
+        let count = unsafe SwapCounters.histogramBuckets
+        let shifted =
+            [UInt64](repeating: 0, count: 9) + module + [UInt64](repeating: 0, count: count)
+        return LatencyBuckets(counts: Array(shifted.prefix(count)))
     }
 }

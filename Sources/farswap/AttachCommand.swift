@@ -68,7 +68,7 @@ enum AttachCommand {
             Option(
                 "frontend", .choice(["auto", "fuse", "nbd", "module"]), default: "auto",
                 help:
-                    "How the kernel reaches it. module: farmem.ko. auto: nbd.ko for NBD URLs where the kernel has it, else fuse."
+                    "How the kernel reaches it. module: farmem.ko. auto: nbd.ko for NBD URLs and farmem.ko for rdma:// where the kernel has them, else fuse."
             ),
             Option(
                 "priority", .integer(-1...32767), default: "100",
@@ -84,7 +84,12 @@ enum AttachCommand {
             Option(
                 "connections", .integer(1...16), default: "1",
                 help:
-                    "With --frontend nbd: connections, where the server allows several; see docs/failure-model.md first."
+                    "With --frontend nbd: connections, where the server allows several; see docs/failure-model.md first. With --frontend module: data queues, one for each processor unless given."
+            ),
+            Option(
+                "synchronous", .flag,
+                help:
+                    "With --frontend module: one page per round trip, as Fastswap does, to compare with."
             ),
         ] + DataOptions.list + [Option.logLevel],
         positionals: [Positional("URL", help: "Where the far memory is.")],
@@ -138,7 +143,7 @@ enum AttachCommand {
     }
 
     /// What only a process in the path of the pages can do.
-    static let fuseOptions = [
+    private static let fuseOptions = [
         "fallback", "fallback-mode", "poll", "store-deadline", "threads",
     ]
 

@@ -30,6 +30,10 @@ struct FabricConnector {
             let name = lease ?? invocation.stringIfSet("lease") ?? invocation.string("name")
             return try connectShm(socket, name, size, left)
         case .nbd(let uri): return try connectNBD(uri, size)
+        case .rdma:
+            throw ConnectFailure(
+                status: ExitStatus.usage.rawValue,
+                reason: "rdma:// needs farmem.ko in this release; give --frontend module")
         case .moduleMemory:
             throw ConnectFailure(
                 status: ExitStatus.usage.rawValue, reason: ModuleFrontend.onlyForModule)
@@ -70,24 +74,7 @@ struct FabricConnector {
 
     /// The key that --auth-file and --key name; nil without a file.
     func key(preferring name: String? = nil) throws(ConnectFailure) -> SharedKey? {
-        guard let path = invocation.stringIfSet("auth-file") else { return nil }
-        do {
-            let keys = try SharedKey.parse(readSmallText(path))
-            let wanted = invocation.stringIfSet("key") ?? name
-            guard let key = keys.first(where: { wanted == nil || $0.name == wanted }) else {
-                throw ConnectFailure(
-                    status: ExitStatus.usage.rawValue,
-                    reason: "\(path) has no key\(wanted.map { " named '\($0)'" } ?? "")")
-            }
-            return key
-        } catch let error as ConnectFailure {
-            throw error
-        } catch let error as SystemError {
-            throw ConnectFailure(status: ExitStatus(error).rawValue, reason: "\(error)")
-        } catch {
-            throw ConnectFailure(
-                status: ExitStatus.badConfiguration.rawValue, reason: "\(path): \(error)")
-        }
+        try sharedKey(invocation, preferring: name)
     }
 
     private static func status(_ error: ShmSessionError) -> ExitStatus {
@@ -117,3 +104,27 @@ struct FabricConnector {
 
 /// Ends the process with a status of its own numbering.
 func exitNow(_ status: Int32) -> Never { exit(status) }
+
+/// The key that --auth-file and --key name; nil without a file. `name` is taken where --key names none.
+func sharedKey(
+    _ invocation: Invocation, preferring name: String? = nil
+) throws(ConnectFailure) -> SharedKey? {
+    guard let path = invocation.stringIfSet("auth-file") else { return nil }
+    do {
+        let keys = try SharedKey.parse(readSmallText(path))
+        let wanted = invocation.stringIfSet("key") ?? name
+        guard let key = keys.first(where: { wanted == nil || $0.name == wanted }) else {
+            throw ConnectFailure(
+                status: ExitStatus.usage.rawValue,
+                reason: "\(path) has no key\(wanted.map { " named '\($0)'" } ?? "")")
+        }
+        return key
+    } catch let error as ConnectFailure {
+        throw error
+    } catch let error as SystemError {
+        throw ConnectFailure(status: ExitStatus(error).rawValue, reason: "\(error)")
+    } catch {
+        throw ConnectFailure(
+            status: ExitStatus.badConfiguration.rawValue, reason: "\(path): \(error)")
+    }
+}

@@ -11,6 +11,7 @@ struct FarMemoryURL {
     enum Source: Equatable {
         case shm(socket: String, lease: String?)
         case nbd(NBDURI)
+        case rdma(RDMAURL)
         case dram(path: String)
         /// This host's own memory, held by farmem.ko: at most so much.
         case moduleMemory(ByteCount)
@@ -38,10 +39,14 @@ struct FarMemoryURL {
         {
             source = .moduleMemory(capacity)
         } else if text.hasPrefix("rdma:") {
-            throw UsageError("'\(text)': rdma is not in this release; use shm: or nbd:")
+            do throws(RDMAURLError) {
+                source = .rdma(try RDMAURL(text))
+            } catch {
+                throw UsageError("\(error)")
+            }
         } else {
             throw UsageError(
-                "'\(text)' is no URL of far memory; use shm:PATH, nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH"
+                "'\(text)' is no URL of far memory; use rdma://HOST/LEASE, shm:PATH, nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH"
             )
         }
     }

@@ -1,5 +1,7 @@
 import CommandLineKit
 import FarMemory
+import LinuxSystem
+import PoolProtocol
 import SwapDevice
 
 /// What attach tells farmem.ko, from its options and the URL.
@@ -10,12 +12,12 @@ enum ModuleFrontend {
     /// Nil when another frontend is to be used.
     static func setup(
         _ invocation: Invocation, _ source: FarMemoryURL
-    ) throws(UsageError) -> KernelModule.Setup? {
-        guard invocation.string("frontend") == "module" else {
+    ) throws -> KernelModule.Setup? {
+        guard try isWanted(invocation, source) else {
             if case .moduleMemory = source.source { throw UsageError(onlyForModule) }
             return nil
         }
-        if let option = AttachCommand.fuseOptions.first(where: { invocation.isGiven($0) }) {
+        if let option = fuseOptions.first(where: { invocation.isGiven($0) }) {
             throw UsageError("--\(option) needs --frontend fuse")
         }
         let (name, size) = (invocation.string("name"), invocation.size("size"))
@@ -31,8 +33,74 @@ enum ModuleFrontend {
             var setup = KernelModule.Setup(name: name, backend: "dram", size: size)
             setup.capacity = capacity
             return setup
+        case .rdma(let url):
+            var setup = KernelModule.Setup(name: name, backend: "rdma", size: size)
+            setup.server = try server(invocation, url)
+            return setup
         case .shm, .nbd, .dram:
-            throw UsageError("--frontend module takes dram:CAPACITY only; use fuse")
+            throw UsageError("--frontend module takes rdma:// and dram:CAPACITY only; use fuse")
+        }
+    }
+
+    /// What only a process in the path of the pages can do.
+    private static let fuseOptions = ["fallback", "fallback-mode", "threads", "tls-certificates"]
+
+    private static func isWanted(
+        _ invocation: Invocation, _ source: FarMemoryURL
+    ) throws(UsageError) -> Bool {
+        if invocation.string("frontend") == "module" { return true }
+        if invocation.isGiven("synchronous") {
+            throw UsageError("--synchronous needs --frontend module")
+        }
+        guard case .rdma = source.source, invocation.string("frontend") == "auto" else {
+            return false
+        }
+        return KernelModule.isAvailable && !fuseOptions.contains { invocation.isGiven($0) }
+    }
+
+    /// Where the lease is, whose it is, and how long things may take.
+    private static func server(
+        _ invocation: Invocation, _ url: RDMAURL
+    ) throws -> KernelModule.Server {
+        var server = KernelModule.Server(
+            address: try address(of: url), port: url.port,
+            lease: url.lease ?? invocation.stringIfSet("lease") ?? invocation.string("name"),
+            loadDeadline: try wholeMilliseconds(invocation, "deadline"),
+            storeDeadline: try wholeMilliseconds(invocation, "store-deadline"))
+        do throws(ConnectFailure) {
+            if let key = try sharedKey(invocation) {
+                server.keyName = key.name
+                server.keySecret = key.secret
+            }
+        } catch {
+            throw CommandFailure(ExitStatus(rawValue: error.status) ?? .systemError, error.reason)
+        }
+        if invocation.isGiven("connections") {
+            server.queues = UInt16(invocation.integer("connections"))
+        }
+        server.polls = invocation.duration("poll") > .zero
+        server.isSynchronous = invocation.flag("synchronous")
+        return server
+    }
+
+    /// What farmem.ko counts deadlines in.
+    private static func wholeMilliseconds(
+        _ invocation: Invocation, _ option: String
+    ) throws(UsageError) -> Nanoseconds {
+        let value = invocation.duration(option)
+        guard value.nanoseconds >= 1_000_000, value.nanoseconds / 1_000_000 <= UInt32.max else {
+            throw UsageError("--\(option): farmem.ko takes 1ms to 49d")
+        }
+        return value
+    }
+
+    /// The kernel takes numbers only.
+    private static func address(of url: RDMAURL) throws -> String {
+        do throws(SystemError) {
+            return try resolveAddress(url.host)
+        } catch {
+            throw CommandFailure(
+                .peerUnavailable, "'\(url.host)' is no known host (\(error)); give its address")
         }
     }
 }

@@ -9,7 +9,7 @@ private let needs = SwapHost.needs
 private let wrongUses = [
     WrongUse(["attach", "shm:/nonexistent/socket", "--size", "64MiB"], 69),
     WrongUse(["attach", "ftp://far/away", "--size", "64MiB"], 64),
-    WrongUse(["attach", "rdma://host:1/lease", "--size", "64MiB"], 64),
+    WrongUse(["attach", "rdma://host:0/lease", "--size", "64MiB"], 64),
     WrongUse(["attach", "dram:/dev/shm/x", "--size", "64"], 64),
     WrongUse(["attach", "dram:/dev/shm/x", "--size", "5000B"], 64),
     WrongUse(["attach", "dram:/dev/shm/x", "--size", "64KiB"], 64),

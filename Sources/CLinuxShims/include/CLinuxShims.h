@@ -120,6 +120,8 @@ int fm_swapoff(const char *path);
 
 int fm_unix_listen(const char *path, int backlog, unsigned mode);
 int fm_unix_connect(const char *path);
+/* The first address of a host in numbers, with a zone where it needs one. */
+int fm_resolve(const char *host, char *text, unsigned int size);
 int fm_tcp_listen(const char *host, const char *port, int backlog);
 int fm_tcp_connect(const char *host, const char *port, int64_t timeout_ns);
 int fm_tcp_local_port(int fd);
