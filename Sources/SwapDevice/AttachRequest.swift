@@ -11,8 +11,8 @@ package struct AttachRequest: Sendable {
     package var workers: Int
     package var priority: Int32
     package var hasFallback: Bool
-    /// How long idle processors are to poll before they halt; zero leaves that as it is.
-    package var haltPoll = Nanoseconds.zero
+    /// Settings of the machine that are to be at least so high while the device is there.
+    package var raised: [HostSetting: Int64] = [:]
     /// Our own program, absolute, and what its data process (or the kernel frontend's keeper) is to be told
     /// after argument 0.
     package var executable: String
@@ -51,10 +51,10 @@ struct AttachSteps {
         }
         var record = DeviceRecord(
             name: request.name, url: request.url, size: request.size, frontend: frontend)
-        record.haltPoll = request.haltPoll
+        record.raised = request.raised
         do {
             try directory.save(record)
-            if request.haltPoll > .zero { try HaltPolling().raise(to: request.haltPoll) }
+            for (setting, value) in request.raised { try RaisedSetting(setting).raise(to: value) }
             return try body(&record)
         } catch {
             undo(record)

@@ -70,7 +70,7 @@ package struct DeviceRemoval {
             } else {
                 try dismantleKernelModule(record)
             }
-            try restoreHaltPolling(record)
+            try restoreSettings(record)
             return try directory.remove(record.name)
         }
         if isOurs(record) {
@@ -85,13 +85,14 @@ package struct DeviceRemoval {
             sleepNanoseconds(20_000_000)
         }
         try endKeeper(record, wait: 5_000_000_000)
-        try restoreHaltPolling(record)
+        try restoreSettings(record)
         try directory.remove(record.name)
     }
 
-    private func restoreHaltPolling(_ record: DeviceRecord) throws(SystemError) {
-        if record.haltPoll > .zero, !directory.haltPollIsWanted(besides: record.name) {
-            try HaltPolling().restore()
+    private func restoreSettings(_ record: DeviceRecord) throws(SystemError) {
+        for setting in record.raised.keys
+        where !directory.isWanted(setting, besides: record.name) {
+            try RaisedSetting(setting).restore()
         }
     }
 

@@ -14,8 +14,8 @@ package struct DeviceRecord: Equatable, Sendable {
     package var keeperStart: UInt64 = 0
     /// `/dev/loopN` or `/dev/nbdN`, empty until bound.
     package var device: String = ""
-    /// How long it asked idle processors to poll; zero when it did not.
-    package var haltPoll = Nanoseconds.zero
+    /// Settings of the machine that it asked to be at least so high.
+    package var raised: [HostSetting: Int64] = [:]
     /// How a keeper of the nbd frontend is started, argument 0 first.
     package var keeperCommand: [String] = []
 
@@ -65,8 +65,8 @@ package struct DeviceDirectory: Sendable {
                 "name=\(record.name)", "url=\(record.url)", "size=\(record.size.bytes)",
                 "frontend=\(record.frontend)", "keeper_pid=\(record.keeperPid)",
                 "keeper_start=\(record.keeperStart)", "device=\(record.device)",
-                "halt_poll_ns=\(record.haltPoll.nanoseconds)",
-            ] + record.keeperCommand.map { "argument=\($0)" }
+            ] + record.raised.map { "\($0.key.rawValue)=\($0.value)" }
+            + record.keeperCommand.map { "argument=\($0)" }
         try replaceFile(
             statePath(record.name), with: lines.joined(separator: "\n") + "\n", mode: 0o600)
     }
@@ -95,18 +95,20 @@ package struct DeviceDirectory: Sendable {
         record.keeperPid = pid
         record.keeperStart = start
         record.device = String(values["device"] ?? "")
-        record.haltPoll = Nanoseconds(values["halt_poll_ns"].flatMap { Int64($0) } ?? 0)
+        for setting in HostSetting.allCases {
+            record.raised[setting] = values[setting.rawValue[...]].flatMap { Int64($0) }
+        }
         record.keeperCommand = text.split(separator: "\n").filter { $0.hasPrefix("argument=") }
             .map { String($0.dropFirst("argument=".count)) }
         return record
     }
 
-    /// Whether a device other than this one asked processors to poll.
-    func haltPollIsWanted(besides name: String) -> Bool {
+    /// Whether a device other than this one asked for a setting.
+    func isWanted(_ setting: HostSetting, besides name: String) -> Bool {
         names().contains { other in
             guard other != name else { return false }
             do throws(SwapDeviceError) {
-                return try load(other).haltPoll > .zero
+                return try load(other).raised[setting] != nil
             } catch {
                 return false
             }

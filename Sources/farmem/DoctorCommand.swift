@@ -74,7 +74,7 @@ private func kernelFindings() -> [Finding] {
     look(
         "runc", runc != nil, runc ?? "", "apt-get install runc, to run functions with fngateway",
         needed: false)
-    if let limit = HaltPolling().limit() {
+    if let limit = HostSetting.haltPoll.value.map({ Nanoseconds($0) }) {
         look(
             "halt polling", limit > .zero, "idle processors poll \(limit) before they halt",
             "idle processors of this virtual machine halt at once, and each page that comes back waits for them to wake: farswap attach --halt-poll 200us",

@@ -82,6 +82,11 @@ enum AttachCommand {
                     "On a virtual machine: let idle processors poll this long before they halt, until detach (200us is the kernel's own default). 0s leaves it as it is."
             ),
             Option(
+                "page-cluster", .integer(0...6), default: "3",
+                help:
+                    "Let up to 2^N pages come back in one request where a process reads on through memory, until detach (vm.page-cluster, which is the whole machine's). Left alone unless given; never lowered."
+            ),
+            Option(
                 "connections", .integer(1...16), default: "1",
                 help:
                     "With --frontend nbd: connections, where the server allows several; see docs/failure-model.md first. With --frontend module: data queues, one for each processor unless given."
@@ -122,7 +127,11 @@ enum AttachCommand {
             hasFallback: invocation.stringIfSet("fallback") != nil,
             executable: try ownExecutable(),
             dataArguments: own + common + DataOptions.arguments(invocation))
-        request.haltPoll = invocation.duration("halt-poll")
+        let haltPoll = invocation.duration("halt-poll").nanoseconds
+        if haltPoll > 0 { request.raised[.haltPoll] = haltPoll }
+        if invocation.isGiven("page-cluster") {
+            request.raised[.pageCluster] = Int64(invocation.integer("page-cluster"))
+        }
         let directory = DeviceDirectory()
         let log = Logger(level: .info)
         do throws(SwapDeviceError) {

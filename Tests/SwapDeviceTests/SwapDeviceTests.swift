@@ -263,59 +263,6 @@ import Testing
     }
 }
 
-@Suite struct HaltPollingTests {
-    private struct Guest {
-        let directory: TemporaryDirectory
-        let polling: HaltPolling
-        var parameter: String { directory.file("guest_halt_poll_ns") }
-
-        init(_ value: String?) throws {
-            directory = try TemporaryDirectory()
-            polling = HaltPolling(
-                parameter: directory.file("guest_halt_poll_ns"),
-                journal: directory.file("journal"))
-            if let value { try replaceFile(parameter, with: value) }
-        }
-    }
-
-    @Test func theOldLimitIsPutBack() throws {
-        let guest = try Guest("0\n")
-        try guest.polling.raise(to: .microseconds(200))
-        #expect(guest.polling.limit() == .microseconds(200))
-        try guest.polling.restore()
-        #expect(guest.polling.limit() == .zero)
-        #expect(try directoryEntries(guest.directory.path) == ["guest_halt_poll_ns"])
-    }
-
-    @Test func twoDevicesRaiseItAndTheFirstValueIsPutBack() throws {
-        let guest = try Guest("0\n")
-        try guest.polling.raise(to: .microseconds(200))
-        try guest.polling.raise(to: .microseconds(400))
-        try guest.polling.restore()
-        #expect(guest.polling.limit() == .zero)
-    }
-
-    @Test func whatSomebodyElseSetStays() throws {
-        let guest = try Guest("0\n")
-        try guest.polling.raise(to: .microseconds(200))
-        try replaceFile(guest.parameter, with: "50000")
-        try guest.polling.restore()
-        #expect(guest.polling.limit() == .microseconds(50))
-    }
-
-    @Test func aHigherLimitIsLeftAlone() throws {
-        let guest = try Guest("400000")
-        try guest.polling.raise(to: .microseconds(200))
-        try guest.polling.restore()
-        #expect(guest.polling.limit() == .microseconds(400))
-    }
-
-    @Test func aKernelWithoutItIsNamed() throws {
-        let guest = try Guest(nil)
-        #expect(throws: SwapDeviceError.self) { try guest.polling.raise(to: .microseconds(200)) }
-    }
-}
-
 @Suite struct DeviceRecordTests {
     /// What a keeper must be started with again survives as it was, word for word.
     @Test func theKeepersCommandIsRemembered() throws {
@@ -326,6 +273,7 @@ import Testing
             "/p/farswap", "nbd-keeper", "nbd://h/e?a=b", "--key", "", "= =", "é",
         ]
         record.device = "/dev/nbd3"
+        record.raised = [.haltPoll: 200_000, .pageCluster: 5]
         try directory.save(record)
         #expect(try directory.load("d") == record)
         record.keeperCommand = []

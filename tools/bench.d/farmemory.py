@@ -156,8 +156,13 @@ class SwapFile:
             self.path.unlink()
 
 
+def tuning_options():
+    """The options for farswap attach that docs/operations.md recommends here: with them it is judged."""
+    return ["--page-cluster", "5", *halt_poll_options()]
+
+
 def halt_poll_options():
-    """Options for farswap attach on a virtual machine whose idle processors halt at once."""
+    """Those for a virtual machine whose idle processors halt at once."""
     try:
         limit = int(pathlib.Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns").read_text())
     except (OSError, ValueError):
