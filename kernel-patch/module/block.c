@@ -103,6 +103,7 @@ static void block_submit(struct bio *bio)
 		.vecs = bio->bi_io_vec,
 		.iter = bio->bi_iter,
 		.complete = block_complete,
+		.plugged = true,
 	};
 	farmem_submit(device, &block->io);
 }

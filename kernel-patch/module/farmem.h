@@ -31,6 +31,8 @@ enum farmem_direction { FARMEM_READ, FARMEM_WRITE };
  * @iter: where in @vecs
  * @complete: called once, in any context, with 0 or a negative errno; after an
  *	error no page of the request holds anything that may be used
+ * @plugged: it comes under the task's block plug: a backend may hold it back
+ *	until that is unplugged, to send it with others
  * @started: set by farmem_submit(), nanoseconds
  * @parts: the backend's, to count what is not done yet
  * @error: the backend's, the first that a part met
@@ -43,6 +45,7 @@ struct farmem_io {
 	const struct bio_vec *vecs;
 	struct bvec_iter iter;
 	void (*complete)(struct farmem_io *io, int error);
+	bool plugged;
 	u64 started;
 	atomic_t parts;
 	int error;

@@ -8,7 +8,7 @@
 
 static int none_attach(struct farmem_device *device, struct farmem_options *options)
 {
-	options->problem = "farmem: this kernel was built without RDMA (CONFIG_INFINIBAND_ADDR_TRANS)";
+	options->problem = "farmem: this kernel was built without RDMA";
 	return -EOPNOTSUPP;
 }
 
