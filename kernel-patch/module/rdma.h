@@ -90,7 +90,7 @@ struct rdma_slot {
 
 /* One data queue's requests; it outlives the connections. */
 struct rdma_lane {
-	spinlock_t lock;
+	spinlock_t lock;		/* the lists, live, and posting */
 	struct rdma_far *far;
 	struct semaphore room;		/* counts the free slots */
 	struct list_head free;
@@ -187,7 +187,7 @@ struct rdma_far {
 	u32 pages_max;			/* of one work request */
 	u32 slots;			/* of one lane */
 
-	spinlock_t todo_lock;
+	spinlock_t todo_lock;		/* the two lists of slabs */
 	struct list_head grants;
 	struct list_head returns;
 	unsigned long returns_due;	/* jiffies */
