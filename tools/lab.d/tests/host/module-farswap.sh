@@ -11,6 +11,7 @@ trap 'rm -rf "$work"' EXIT
 
 build=$("$lab" uml --build-only --kernel-flavour "$flavour")
 cp -r "$here/../../../../kernel-patch/module" "$work/module"
+cp "$here/../../../../Sources/CWireFormat/include/CWireFormat.h" "$work/module"
 make -C "$build" ARCH=um "M=$work/module" modules >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
 "$lab" uml --kernel-flavour "$flavour" --memory 512M --timeout "${TIMEOUT:-300}" --env "FARMEM_BIN_DIR=$FARMEM_BIN_DIR" \
     -- "$here/../module/farswap-in-guest.sh" "$work/module/farmem.ko"

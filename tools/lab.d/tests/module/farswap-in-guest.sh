@@ -31,7 +31,7 @@ refused 64 "needs --frontend fuse" attach --fallback /run/pages
 refused 64 "31 characters" attach --name a-name-that-is-much-longer-than-a-device-may-have
 refused 64 "at most --size" farswap attach dram:2GiB --frontend module --size 1GiB
 refused 64 "give --frontend module" farswap attach dram:1GiB --size 1GiB
-refused 64 "takes dram:CAPACITY" farswap attach shm:/run/none --frontend module --size 1GiB
+refused 64 "takes rdma:// and dram:CAPACITY" farswap attach shm:/run/none --frontend module --size 1GiB
 
 attach >/run/out || fail "attach: $(cat /run/out)"
 grep -q "attached as /dev/farmem0" /run/out || fail "$(cat /run/out)"
@@ -67,3 +67,57 @@ farswap status >/dev/null || gone=$?
 rmmod farmem
 [ "$(farswap status --repair)" = "far0: nobody served it any more; removed" ] || fail "repair without the module"
 [ -z "$(ls /run/farmem/swap)" ] || fail "state is left: $(ls /run/farmem/swap)"
+
+# The same over RDMA, to a memory server at the other end of the cable.
+insmod "$module"
+far=192.168.77.2
+mkdir -p /dev/shm/pool
+(umask 77 && echo "lab:$(head -c 32 /dev/urandom | od -v -An -tx1 | tr -d ' \n')" >/run/keys && echo "lab:$(head -c 32 /dev/zero | od -v -An -tx1 | tr -d ' \n')" >/run/wrong)
+rdma() { timeout 60 farswap attach "rdma://$far/${lease-far}" --frontend module --size 128MiB --auth-file ${keys-/run/keys} "$@"; }
+refused 69 "" rdma
+mkfifo /run/ready
+serve() {
+    memserver serve --capacity 160MiB --pool /dev/shm/pool --auth-file /run/keys --rdma $far --ready-fd 9 9<>/run/ready 2>>/run/memserver.log &
+    server=$!
+    read -r -t 20 _ <>/run/ready || fail "memserver is not ready: $(cat /run/memserver.log)"
+}
+serve
+keys=/run/wrong refused 77 "" rdma
+refused 77 "" timeout 60 farswap attach rdma://$far/far --frontend module --size 128MiB
+refused 69 "" timeout 60 farswap attach rdma://192.168.77.3/far --frontend module --size 128MiB --auth-file /run/keys
+refused 64 "" rdma --synchronous --threads 2
+
+for options in "" --synchronous "--poll 1ms" "--connections 2"; do
+    rdma $options >/run/out || fail "attach $options: $(cat /run/out /run/memserver.log)"
+    timeout 120 farmem bench swap --size 24MiB --json >/run/report || fail "bench swap $options ended with $?"
+    [ "$(jq .wrong_pages /run/report)" = 0 ] || fail "wrong pages $options"
+    [ "$(status .counters.pages_in_total)" -gt 6000 ] || fail "$options: $(status .counters)"
+    [ "$(status '.load_latency_ns_log2 | add')" -gt 1000 ] || fail "$options: no latencies: $(status .)"
+    timeout 60 farswap detach far0 >/dev/null || fail "detach $options"
+    echo "rdma ${options:-as it is}: $(jq -c '{random_in_p50_us, sequential_in_pages_per_second, page_out_pages_per_second}' /run/report)"
+done
+
+# The server is killed and started again under load: processes do not notice.
+rdma >/dev/null || fail "attach"
+farmem bench integrity --swap-ins 100000000 --size 24MiB --seed 5 --time 200s --stall 30s --json >/run/report &
+bench=$!
+for round in 1 2 3 4 5; do
+    before=$(status .counters.pages_in_total)
+    until [ "$(status .counters.pages_in_total)" -gt $((before + 500)) ]; do
+        kill -0 $bench || fail "the benchmark ended"
+        sleep 0.1
+    done
+    { kill -9 $server && wait $server; } 2>/dev/null || true
+    serve
+    until [ "$(status .state)" = attached ]; do sleep 0.1; done
+done
+kill $bench
+wait $bench || fail "pages under kills: $(cat /run/report)"
+[ "$(jq .wrong_pages /run/report) $(jq .dead_processes /run/report)" = "0 0" ] || fail "$(cat /run/report)"
+[ "$(status .fabric.reconnects_total)" -ge 5 ] || fail "$(status .fabric)"
+echo "killed 5 times: $(cat /run/report)"
+timeout 60 farswap detach far0 >/dev/null || fail "detach"
+[ "$(memserver status --json | jq .granted_bytes)" = 0 ] || fail "slabs are left: $(memserver status --json)"
+kill $server
+wait $server
+rmmod farmem
