@@ -90,6 +90,9 @@ let package = Package(
             "Fabric", "TransportSecurity", "PoolProtocol", "LinuxSystem", "FarMemory",
             "CLinuxShims",
         ]),
+        library("FabricRDMA", [
+            "Fabric", "PoolProtocol", "Verbs", "LinuxSystem", "FarMemory", "CVerbsShims", "CGnuTLS",
+        ]),
         library("FabricDRAM", ["Fabric", "LinuxSystem", "FarMemory"]),
         library("FabricSimulator", ["Fabric", "FarMemory"]),
         library("SwapDevice", [
@@ -117,7 +120,7 @@ let package = Package(
             "JSONText", "FarMemory",
         ]),
         program("farswap", [
-            "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricNBD", "TransportSecurity",
+            "SwapDevice", "Fabric", "FabricDRAM", "FabricShm", "FabricNBD", "FabricRDMA", "TransportSecurity",
             "PoolProtocol", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("offloadd", [

@@ -1,6 +1,7 @@
 import CommandLineKit
 import Fabric
 import FabricDRAM
+import FabricRDMA
 import FabricShm
 import FarMemory
 import Glibc
@@ -29,11 +30,11 @@ struct FabricConnector {
         case .shm(let socket, let lease):
             let name = lease ?? invocation.stringIfSet("lease") ?? invocation.string("name")
             return try connectShm(socket, name, size, left)
+        case .rdma(let url):
+            let name = url.lease ?? invocation.stringIfSet("lease") ?? invocation.string("name")
+            return try connectRDMA(
+                RDMATarget(host: url.host, port: url.port, lease: name, key: try key()), size, left)
         case .nbd(let uri): return try connectNBD(uri, size)
-        case .rdma:
-            throw ConnectFailure(
-                status: ExitStatus.usage.rawValue,
-                reason: "rdma:// needs farmem.ko in this release; give --frontend module")
         case .moduleMemory:
             throw ConnectFailure(
                 status: ExitStatus.usage.rawValue, reason: ModuleFrontend.onlyForModule)
@@ -70,6 +71,46 @@ struct FabricConnector {
         let given = fabric.epoch
         try withRegion { $0[.leaseEpoch] = given }
         return fabric
+    }
+
+    /// A successor goes on with what was left, as over shared memory; its pages wait for the server.
+    private func connectRDMA(
+        _ target: RDMATarget, _ size: ByteCount, _ left: Handover?
+    ) throws(ConnectFailure) -> any Fabric {
+        if let left {
+            do throws(SystemError) {
+                return try FabricRDMA.resume(left, target, size: size)
+            } catch {
+                log.warn("not_taken_over", ["lease": target.lease, "reason": "\(error)"])
+            }
+        }
+        let epoch = try withRegion { $0[.leaseEpoch] }
+        let fabric: FabricRDMA
+        do throws(RDMASessionError) {
+            fabric = try FabricRDMA.connect(target, size: size, epoch: epoch == 0 ? nil : epoch)
+            guard fabric.size == size else {
+                fabric.close(releaseLease: false)
+                throw RDMASessionError.refused(
+                    .exists, "lease '\(target.lease)' has \(fabric.size), not \(size)")
+            }
+        } catch {
+            let place = "\(target.host):\(target.port)"
+            throw ConnectFailure(
+                status: Self.status(error).rawValue, reason: "\(place): \(error)")
+        }
+        let given = fabric.epoch
+        try withRegion { $0[.leaseEpoch] = given }
+        return fabric
+    }
+
+    private static func status(_ error: RDMASessionError) -> ExitStatus {
+        switch error {
+        case .noDevice: .systemError
+        case .keyNeeded, .refused(.unauthorized, _): .permission
+        case .refused(.busy, _), .refused(.noSpace, _), .refused(.limit, _): .tryAgain
+        case .refused(.exists, _), .refused(.badRequest, _): .usage
+        default: .peerUnavailable
+        }
     }
 
     /// The key that --auth-file and --key name; nil without a file.
