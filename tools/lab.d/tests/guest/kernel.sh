@@ -1,8 +1,11 @@
 #!/bin/bash
-# The kernel is 6.1, root is root, MGLRU is on and shows generations, cgroup v2 has the memory controller.
+# The kernel is the one that was asked for, root is root, MGLRU is on and shows generations, cgroup v2 has the memory controller.
 set -euo pipefail
 
-[[ $(uname -r) = 6.1.* ]] || { echo "kernel $(uname -r)" && exit 1; }
+case $FARMEM_LAB_KERNEL in
+uml) [[ $(uname -r) = 6.1.* ]] ;;
+debian-*) [[ $(uname -r) = "${FARMEM_LAB_KERNEL#debian-}".*-amd64 ]] ;;
+esac || { echo "kernel $(uname -r) for $FARMEM_LAB_KERNEL" && exit 1; }
 [ "$(id -u)" = 0 ]
 [ $(($(cat /sys/kernel/mm/lru_gen/enabled) & 1)) = 1 ] || { echo "MGLRU is off" && exit 1; }
 grep '^memcg ' /sys/kernel/debug/lru_gen >/dev/null
@@ -10,5 +13,4 @@ grep -qw memory /sys/fs/cgroup/cgroup.controllers
 mkdir /sys/fs/cgroup/probe
 [ "$(cat /sys/fs/cgroup/probe/memory.max)" = max ]
 [ "$(cat /proc/swaps | wc -l)" = 1 ]
-zcat /proc/config.gz | grep -x CONFIG_RDMA_RXE=y >/dev/null
-echo "up after $(cat /run/lab/control/booted) s"
+rdma link show rxe0/1 | grep ACTIVE >/dev/null

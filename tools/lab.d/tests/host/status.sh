@@ -4,7 +4,7 @@ set -euo pipefail
 lab="$(dirname "$0")/../../../lab"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-uml() { "$lab" uml --kernel-flavour "${FARMEM_LAB_FLAVOUR:-default}" "$@"; }
+uml() { "$lab" ${FARMEM_LAB_RUN:-uml} "$@"; }
 
 status=0
 uml -- sh -c 'echo out; echo err >&2; exit 7' >"$work/out" 2>"$work/err" || status=$?
@@ -15,7 +15,7 @@ grep -q 'lab: kernel: ' "$work/err"
 
 # 3 MB with every byte value, and no kernel log when all is well.
 head -c 3000000 /dev/urandom >"$work/bytes"
-(cd "$work" && "$(cd - >/dev/null && realpath "$lab")" uml --kernel-flavour "${FARMEM_LAB_FLAVOUR:-default}" --env "A=b  c" -- \
+(cd "$work" && "$(cd - >/dev/null && realpath "$lab")" ${FARMEM_LAB_RUN:-uml} --env "A=b  c" -- \
     sh -c 'test "$A" = "b  c" && cat "$1" && echo all >&2' - "bytes") >"$work/out" 2>"$work/err"
 cmp "$work/bytes" "$work/out"
 [ "$(cat "$work/err")" = all ]

@@ -4,6 +4,7 @@ set -euo pipefail
 here=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+[[ ${FARMEM_LAB_RUN:-uml} = uml* ]] || { echo "of User-Mode Linux" && exit 77; }
 [ "$(id -u)" = 0 ] || { echo "this is not root: every other test has shown it" && exit 77; }
 as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
 as_nobody test -x "$here/../../boot" || { echo "needs a repository that other users can read" && exit 77; }

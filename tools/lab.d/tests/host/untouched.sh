@@ -9,7 +9,7 @@ for name in kept changed removed; do echo "$name" >"$work/files/$name"; done
 state() { (cd "$work/files" && ls -la --time-style=full-iso && cat ./*) && ls -la --time-style=full-iso /etc && ls -A / /root; }
 before=$(state)
 
-"$lab" uml --kernel-flavour "${FARMEM_LAB_FLAVOUR:-default}" --exchange "$work/exchange" -- bash -euc '
+"$lab" ${FARMEM_LAB_RUN:-uml} --exchange "$work/exchange" -- bash -euc '
     [ "$(cat "$1/kept")" = kept ]
     echo other >"$1/changed"
     rm "$1/removed"
