@@ -47,6 +47,9 @@ static int read_options(struct rdma_far *far, const struct farmem_options *optio
 	if (!options->port ||
 	    inet_pton_with_scope(far->net, AF_UNSPEC, options->address, port, &far->address))
 		return -EINVAL;
+	far->problem = "farmem: rdma sets aside the whole size or nothing";
+	if (far->device->reserve && far->device->capacity != far->device->size)
+		return -EINVAL;
 	far->problem = "farmem: a lease's name has 1 to 63 characters";
 	if (!*options->lease || strlen(options->lease) >= sizeof(far->lease))
 		return -EINVAL;

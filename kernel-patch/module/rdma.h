@@ -216,6 +216,7 @@ int rdma_set_key(struct rdma_far *far, const struct farmem_options *options);
 /* rdma_slab.c */
 int rdma_slabs_create(struct rdma_far *far);
 void rdma_slabs_destroy(struct rdma_far *far);
+int rdma_slabs_reserve(struct rdma_far *far);
 int rdma_slabs_forget(struct rdma_far *far);
 int rdma_slabs_resume(struct rdma_far *far);
 int rdma_slabs_work(struct rdma_far *far);

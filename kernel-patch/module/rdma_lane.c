@@ -291,6 +291,7 @@ void rdma_poll(struct rdma_lane *lane, bool *ended)
 			usleep_range(20, 50);
 		else
 			cpu_relax();
+		cond_resched();
 	}
 }
 

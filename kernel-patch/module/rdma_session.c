@@ -29,6 +29,8 @@ static int first_time(struct rdma_far *far)
 
 	if (!error)
 		error = rdma_slabs_forget(far);
+	if (!error && far->device->reserve)
+		error = rdma_slabs_reserve(far);
 	return error;
 }
 

@@ -15,6 +15,8 @@
 #include "rdma.h"
 
 #define RETURN_MAX 1024
+/* Clearing memory takes time. */
+#define RESERVE_MAX 32
 
 static u32 number_of(struct rdma_far *far, struct rdma_slab *slab)
 {
@@ -79,7 +81,8 @@ int rdma_slab_want(struct rdma_far *far, struct rdma_slab *slab)
 /* Something was taken off a slab, which is locked: it is returned if that was the last. */
 void rdma_slab_idle(struct rdma_far *far, struct rdma_slab *slab)
 {
-	if (!slab->busy && !slab->present && slab->state == RDMA_SLAB_READY)
+	if (!slab->busy && !slab->present && slab->state == RDMA_SLAB_READY &&
+	    !far->device->reserve)
 		list_slab(far, slab, &far->returns);
 }
 
@@ -155,6 +158,8 @@ static int ask(struct rdma_far *far, u32 first, u32 count, struct fm_granted_key
 	u32 size, granted;
 	int error;
 
+	/* Each answer has its own time: there may be many slabs to come back to. */
+	far->open_until = jiffies + msecs_to_jiffies(RDMA_REPLY_MS);
 	error = rdma_control_call(far, FM_FRAME_GRANT, &request, sizeof(request),
 				  FM_FRAME_GRANTED_KEYS, keys, sizeof(*keys), &size);
 	if (error)
@@ -348,6 +353,23 @@ int rdma_slabs_forget(struct rdma_far *far)
 	return 0;
 }
 
+/* Sets the capacity aside: slabs that are ours for as long as the device is there. */
+int rdma_slabs_reserve(struct rdma_far *far)
+{
+	while (far->held < far->capacity_slabs) {
+		u32 most = min_t(u32, far->capacity_slabs - far->held, RESERVE_MAX);
+		struct fm_granted_keys keys;
+		int granted = ask(far, far->held, most, &keys);
+
+		if (granted < 0)
+			return granted;
+		far->held += granted;
+		farmem_add(far->device, FARMEM_C_SLABS_GRANTED, granted);
+		accept_keys(far, &keys);
+	}
+	return 0;
+}
+
 /* What a slab is after its session ended in the middle of something. */
 static enum rdma_slab_state settle(struct rdma_far *far, u32 number)
 {
@@ -412,7 +434,8 @@ int rdma_slabs_create(struct rdma_far *far)
 	/* The lease may be larger than the device. */
 	far->slab_count = min(DIV_ROUND_UP_ULL(far->device->size, far->slab_pages),
 			      size / le32_to_cpu(far->lease_info.slab_bytes));
-	far->capacity_slabs = max_t(u64, far->device->capacity / far->slab_pages, 1);
+	far->capacity_slabs = clamp_t(u64, far->device->capacity / far->slab_pages, 1,
+				      far->slab_count);
 	far->slabs = kvcalloc(far->slab_count, sizeof(*far->slabs), GFP_KERNEL);
 	far->present = vzalloc(BITS_TO_LONGS((u64)far->slab_count * far->slab_pages) *
 			       sizeof(long));

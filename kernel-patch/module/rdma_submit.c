@@ -2,10 +2,10 @@
 /*
  * farmem, backend rdma: from requests to slots.
  *
- * Neighbouring pages that are written share a work request, also those of
- * several requests that come under one plug (as reclaim writes them); pages
- * that are read share one only within a request, so that none waits for
- * another's. All slots of a batch are posted with one doorbell.
+ * Neighbouring pages share a work request, also those of several requests that
+ * come under one plug (as reclaim writes them, and read-ahead reads them); but
+ * a page that a fault waits for is read alone. All slots of a batch are posted
+ * with one doorbell.
  *
  * Nothing here needs memory: when all slots of a lane are taken the submitter
  * waits for one, until its deadline. (A plug's few bytes are not needed.)
@@ -37,11 +37,70 @@ static void batch_init(struct rdma_batch *batch, struct rdma_far *far)
 	INIT_LIST_HEAD(&batch->slots);
 }
 
+static void put_slot(struct rdma_slot *slot)
+{
+	struct rdma_lane *lane = slot->lane;
+	unsigned long flags;
+
+	spin_lock_irqsave(&lane->lock, flags);
+	list_add(&slot->link, &lane->free);
+	spin_unlock_irqrestore(&lane->lock, flags);
+	up(&lane->room);
+}
+
+static bool touches(struct rdma_far *far, struct rdma_slot *slot, struct rdma_slot *next)
+{
+	return slot->slab == next->slab && slot->first + slot->count == next->first &&
+		slot->count + next->count <= far->pages_max;
+}
+
+/* Puts the pages of @next to those of @slot. */
+static void join(struct rdma_slot *slot, struct rdma_slot *next)
+{
+	unsigned long flags;
+
+	memcpy(slot->pages + slot->count, next->pages, next->count * sizeof(next->pages[0]));
+	memcpy(slot->ios + slot->count, next->ios, next->count * sizeof(next->ios[0]));
+	slot->count += next->count;
+	/* The other one still keeps the slab. */
+	spin_lock_irqsave(&slot->slab->lock, flags);
+	slot->slab->busy--;
+	spin_unlock_irqrestore(&slot->slab->lock, flags);
+	list_del(&next->link);
+	put_slot(next);
+}
+
+/*
+ * Reads that came under one plug are a page that somebody waits for and those
+ * around it, which by now are marked as read ahead; or all are prefetched. So
+ * the one page goes first and alone, and the others share work requests.
+ */
+static void sort_reads(struct rdma_batch *batch)
+{
+	struct rdma_slot *slot, *next, *last = NULL;
+	unsigned int awaited = 0;
+
+	list_for_each_entry(slot, &batch->slots, link)
+		awaited += !PageReadahead(slot->pages[0]);
+	list_for_each_entry_safe(slot, next, &batch->slots, link) {
+		if (awaited == 1 && !PageReadahead(slot->pages[0]))
+			list_move(&slot->link, &batch->slots);
+		else if (last && touches(batch->far, last, slot))
+			join(last, slot);
+		else
+			last = slot;
+	}
+}
+
 static void batch_issue(struct rdma_batch *batch)
 {
-	if (!list_empty(&batch->slots))
-		rdma_lane_issue(batch->lane, &batch->slots);
 	batch->open = NULL;
+	if (list_empty(&batch->slots))
+		return;
+	if (!list_is_singular(&batch->slots) &&
+	    list_first_entry(&batch->slots, struct rdma_slot, link)->direction == FARMEM_READ)
+		sort_reads(batch);
+	rdma_lane_issue(batch->lane, &batch->slots);
 }
 
 /* May run when the task goes to sleep: so it does not. */
@@ -94,17 +153,6 @@ static struct rdma_slot *take_slot(struct rdma_request *request)
 	slot->ended = NULL;
 	slot->count = 0;
 	return slot;
-}
-
-static void put_slot(struct rdma_slot *slot)
-{
-	struct rdma_lane *lane = slot->lane;
-	unsigned long flags;
-
-	spin_lock_irqsave(&lane->lock, flags);
-	list_add(&slot->link, &lane->free);
-	spin_unlock_irqrestore(&lane->lock, flags);
-	up(&lane->room);
 }
 
 /* False when the page is not there, so reads as zeros. A write counts as there. */
