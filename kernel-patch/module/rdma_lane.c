@@ -287,7 +287,9 @@ void rdma_poll(struct rdma_lane *lane, bool *ended)
 				ib_process_cq_direct(lane->queue.cq, RDMA_SLOTS);
 			spin_unlock(&lane->poll_lock);
 		}
-		if (ktime_get_ns() > patience)
+		if (!READ_ONCE(lane->live))
+			usleep_range(1000, 2000);
+		else if (ktime_get_ns() > patience)
 			usleep_range(20, 50);
 		else
 			cpu_relax();
@@ -375,10 +377,8 @@ void rdma_lanes_close(struct rdma_far *far)
 	rdma_arm(far);
 }
 
-static int create(struct rdma_far *far, struct rdma_lane *lane, u16 number)
+static void init(struct rdma_far *far, struct rdma_lane *lane, u16 number)
 {
-	u32 i;
-
 	spin_lock_init(&lane->lock);
 	spin_lock_init(&lane->poll_lock);
 	lane->far = far;
@@ -389,6 +389,12 @@ static int create(struct rdma_far *far, struct rdma_lane *lane, u16 number)
 	lane->queue.far = far;
 	lane->queue.number = number;
 	lane->polled = number > 2 * far->fan;
+}
+
+static int fill(struct rdma_far *far, struct rdma_lane *lane)
+{
+	u32 i;
+
 	lane->slots = kvcalloc(far->slots, sizeof(*lane->slots), GFP_KERNEL);
 	if (!lane->slots)
 		return -ENOMEM;
@@ -404,7 +410,7 @@ int rdma_lanes_create(struct rdma_far *far)
 {
 	unsigned int kinds = far->poll ? 3 : 2;
 	unsigned int queues = le16_to_cpu(far->lease_info.queues_max);
-	unsigned int i;
+	unsigned int i, lanes;
 	int error = 0;
 
 	if (far->queues_wanted)
@@ -420,12 +426,15 @@ int rdma_lanes_create(struct rdma_far *far)
 				 far->ibdev->attrs.max_sge_rd ?: far->ibdev->attrs.max_send_sge),
 			1, RDMA_PAGES_MAX);
 	far->problem = "farmem: not enough memory for the queues";
-	far->lane_count = queues < kinds ? 1 : far->fan * kinds;
-	far->lanes = kvcalloc(far->lane_count, sizeof(*far->lanes), GFP_KERNEL);
+	lanes = queues < kinds ? 1 : far->fan * kinds;
+	far->lanes = kvcalloc(lanes, sizeof(*far->lanes), GFP_KERNEL);
 	if (!far->lanes)
 		return -ENOMEM;
-	for (i = 0; i < far->lane_count && !error; i++)
-		error = create(far, &far->lanes[i], i + 1);
+	for (i = 0; i < lanes; i++)
+		init(far, &far->lanes[i], i + 1);
+	far->lane_count = lanes;
+	for (i = 0; i < lanes && !error; i++)
+		error = fill(far, &far->lanes[i]);
 	return error;
 }
 

@@ -109,8 +109,9 @@ static int attach(struct rdma_far *far)
 	far->open_until = jiffies + msecs_to_jiffies(far->attach_ms);
 	for (;;) {
 		error = open_session(far);
+		/* Not so late that being too late would be the answer. */
 		if ((error != -EBUSY && error != -ETIMEDOUT) || far->slabs ||
-		    time_after_eq(jiffies, far->open_until))
+		    time_after(jiffies + HZ / 2, far->open_until))
 			return error;
 		close_session(far);
 		clear_bit(RDMA_FAILED, &far->flags);

@@ -26,6 +26,7 @@ struct rdma_request {
 	struct farmem_io *io;
 	struct rdma_batch *batch;	/* @own, or a plug's */
 	struct rdma_batch own;
+	unsigned long deadline;		/* jiffies */
 	bool *ended;
 };
 
@@ -70,6 +71,11 @@ static void join(struct rdma_slot *slot, struct rdma_slot *next)
 	put_slot(next);
 }
 
+static bool read_ahead(struct rdma_slot *slot)
+{
+	return folio_test_readahead(page_folio(slot->pages[0]));
+}
+
 /*
  * Reads that came under one plug are a page that somebody waits for and those
  * around it, which by now are marked as read ahead; or all are prefetched. So
@@ -81,9 +87,9 @@ static void sort_reads(struct rdma_batch *batch)
 	unsigned int awaited = 0;
 
 	list_for_each_entry(slot, &batch->slots, link)
-		awaited += !PageReadahead(slot->pages[0]);
+		awaited += !read_ahead(slot);
 	list_for_each_entry_safe(slot, next, &batch->slots, link) {
-		if (awaited == 1 && !PageReadahead(slot->pages[0]))
+		if (awaited == 1 && !read_ahead(slot))
 			list_move(&slot->link, &batch->slots);
 		else if (last && touches(batch->far, last, slot))
 			join(last, slot);
@@ -143,7 +149,7 @@ static struct rdma_slot *take_slot(struct rdma_request *request)
 		/* Sleeping ends the plug, and its batch with it. */
 		request->batch = &request->own;
 		request->batch->lane = lane;
-		if (down_timeout(&lane->room, deadline_of(far, request->io) - jiffies))
+		if (down_timeout(&lane->room, max_t(long, request->deadline - jiffies, 0)))
 			return NULL;
 	}
 	spin_lock_irqsave(&lane->lock, flags);
@@ -232,7 +238,7 @@ static int add_page(struct rdma_request *request, u64 number, struct page *page)
 	slot->slab = slab;
 	slot->direction = io->direction;
 	slot->first = number;
-	slot->deadline = deadline_of(far, io);
+	slot->deadline = request->deadline;
 	slot->ended = request->ended;
 	add_part(slot, io, page);
 	list_add_tail(&slot->link, &request->batch->slots);
@@ -256,7 +262,11 @@ static struct rdma_batch *plugged_batch(struct rdma_far *far)
 void rdma_submit(struct farmem_io *io)
 {
 	struct rdma_far *far = io->device->backend_data;
-	struct rdma_request request = { .far = far, .io = io };
+	struct rdma_request request = {
+		.far = far,
+		.io = io,
+		.deadline = deadline_of(far, io),
+	};
 	bool polled = far->poll && io->direction == FARMEM_READ && io->count == 1;
 	bool synchronous = far->synchronous, ended = false, posted;
 	u64 number = io->first;

@@ -4,7 +4,8 @@
 exercise.py raw DISK         writes, overwrites, discards and reads at random places
 exercise.py pressure PAGES   fills and reads twice; its cgroup is smaller
 exercise.py pageout PAGES    tells the kernel to page out, then compares: none is lost when writes fail
-exercise.py failing PAGES    a read that fails kills who reads, and no other page suffers
+exercise.py failing PAGES    a read that fails kills who reads, and no other page suffers; PARAMETER names another way to fail
+exercise.py endure PAGES FILE  reads, compares and changes pages at random until FILE is gone; prints how many
 """
 
 import ctypes
@@ -17,8 +18,8 @@ import struct
 import sys
 import time
 
-PAGE, BLKDISCARD, MADV_PAGEOUT = 4096, 0x1277, 21
-FAIL_READS = "/sys/module/farmem/parameters/fail_reads"
+PAGE, BLKDISCARD, MADV_PAGEOUT, MCL_CURRENT = 4096, 0x1277, 21, 1
+PARAMETERS = "/sys/module/farmem/parameters/"
 
 
 def content(page, version=0):
@@ -105,11 +106,15 @@ def pageout(count):
     pages.compare()
 
 
-def failing(count):
+def failing(count, parameter="fail_reads"):
+    path = PARAMETERS + parameter
+    # What the interpreter itself needs is not to fail.
+    if ctypes.CDLL(None).mlockall(MCL_CURRENT) != 0:
+        sys.exit("mlockall failed")
     pages = Pages(count)
-    pages.page_out(count)
-    with open(FAIL_READS, "w") as parameter:
-        parameter.write("1")
+    pages.page_out(count // 2)
+    with open(path, "w") as file:
+        file.write("1")
     # The first page that is not in the swap cache any more; with several processors that may be any.
     reached = mmap.mmap(-1, 8)
     child = os.fork()
@@ -120,15 +125,36 @@ def failing(count):
             ctypes.string_at(address + page * PAGE, 1)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
-    with open(FAIL_READS, "w") as parameter:
-        parameter.write("0")
+    with open(path, "w") as file:
+        file.write("0")
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGBUS:
         sys.exit(f"a failed read ended with status {status} instead of SIGBUS")
     pages.compare(but=struct.unpack("Q", reached[:])[0])
+
+
+def endure(count, file):
+    choose = random.Random(count)
+    pages = Pages(count)
+    versions = [0] * count
+    done = 0
+    while os.path.exists(file) or done < count:
+        page = choose.randrange(count)
+        place = slice(page * PAGE, (page + 1) * PAGE)
+        if pages.memory[place] != content(page, versions[page]):
+            sys.exit(f"page {page} is wrong after {done} operations")
+        if choose.randrange(2):
+            versions[page] += 1
+            pages.memory[place] = content(page, versions[page])
+        done += 1
+    for page in range(count):
+        if pages.memory[page * PAGE:(page + 1) * PAGE] != content(page, versions[page]):
+            sys.exit(f"page {page} is wrong at the end")
+    print(f"{done} operations on {count} pages, 0 wrong")
 
 
 action, argument = sys.argv[1:3]
 if action == "raw":
     raw(argument)
 else:
-    {"pressure": pressure, "pageout": pageout, "failing": failing}[action](int(argument))
+    actions = {"pressure": pressure, "pageout": pageout, "failing": failing, "endure": endure}
+    actions[action](int(argument), *sys.argv[3:])
