@@ -217,6 +217,11 @@ int rdma_queue_open(struct rdma_queue *queue, u32 sends, u32 receives, u32 sges,
 		error = rdma_resolve_route(id, jiffies_to_msecs(far->step_jiffies));
 	if (!error)
 		error = await(queue);
+	if (error == -ETIMEDOUT) {
+		/* Nobody has that address, or it was not heard. */
+		far->problem = "farmem: no RDMA device of this host leads to that address";
+		error = -EHOSTUNREACH;
+	}
 	if (error)
 		return error;
 	if (!far->pd) {

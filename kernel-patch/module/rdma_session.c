@@ -110,7 +110,7 @@ static int attach(struct rdma_far *far)
 	for (;;) {
 		error = open_session(far);
 		/* Not so late that being too late would be the answer. */
-		if ((error != -EBUSY && error != -ETIMEDOUT) || far->slabs ||
+		if ((error != -EBUSY && error != -ETIMEDOUT && error != -EHOSTUNREACH) || far->slabs ||
 		    time_after(jiffies + HZ / 2, far->open_until))
 			return error;
 		close_session(far);

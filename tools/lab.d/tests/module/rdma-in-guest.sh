@@ -7,8 +7,12 @@ module=$1
 disk=/dev/farmem0
 group=/sys/fs/cgroup/limited
 near=192.168.77.1
-slab=1048576
 MiB=1048576
+slab=$MiB
+# Under KASAN two faults of Linux 6.1 itself would be reported: Soft-RoCE reads (and does not use) a pointer behind the end of its table
+# when a region has a multiple of 256 pages; and User-Mode Linux does not tell KASAN that a module's memory was freed.
+checked=
+if zgrep -q CONFIG_KASAN=y /proc/config.gz 2>/dev/null; then checked=yes slab=$((512 * 1024)); fi
 server=
 
 fail() {
@@ -42,7 +46,7 @@ refused() {
 }
 
 start_server() {
-    "$FARMEM_BIN_DIR/memserver" serve --capacity 192MiB --pool /run/pool/pool --rdma $near --shm /run/memserver.sock \
+    "$FARMEM_BIN_DIR/memserver" serve --capacity 192MiB --pool /run/pool/pool --slab $((slab >> 10))KiB --rdma $near --shm /run/memserver.sock \
         --auth-file /tmp/keys --admin unix:/run/memserver-admin.sock "$@" 2>>/tmp/memserver.log &
     server=$!
 }
@@ -81,7 +85,7 @@ at_most() { [ "$(field used)" -le "$1" ]; }
 # anywhere: a small process, whose slots are neighbours, pushes them out; those of its own, and the header, are in few slabs.
 given_back() {
     exercise pageout 256
-    until_true 1 at_most $((4 * slab))
+    until_true 1 at_most $((4 * MiB))
 }
 live() { [ "$(field state)" = live ]; }
 sessions_above() { [ "$(field sessions)" -gt "$1" ] && live; }
@@ -110,7 +114,7 @@ part_refusals() {
     attach $((64 * MiB)) queues=2
     refused 16 "another client" farmem attach far1 rdma $((64 * MiB)) address=$near $key lease=far0 attach_deadline=500
     dd if=/dev/zero of=$disk bs=1M count=8 oflag=direct status=none
-    [ "$(field used)" = $((8 * slab)) ] || fail "8 MiB take $(field used) bytes"
+    [ "$(field used)" = $((8 * MiB)) ] || fail "8 MiB take $(field used) bytes"
     farmem detach far0
     granted 0 || fail "the server still holds something: $(cat /tmp/server-status)"
     # More than the server has.
@@ -254,8 +258,7 @@ part_links() {
 part_cycles() {
     local round
     for round in $(seq "${CYCLES:-10}"); do
-        rmmod farmem
-        insmod "$module"
+        [ -n "$checked" ] || { rmmod farmem && insmod "$module"; }
         swap_on $((32 * MiB))
         swap_off
         # Leaving while the server is dead.
