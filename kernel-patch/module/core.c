@@ -17,6 +17,7 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/workqueue.h>
 
 #include "farmem.h"
 
@@ -30,6 +31,10 @@ MODULE_PARM_DESC(fail_reads, "For tests: every N-th read fails; 0 is none");
 static unsigned int fail_writes;
 module_param(fail_writes, uint, 0600);
 MODULE_PARM_DESC(fail_writes, "For tests: every N-th write fails; 0 is none");
+
+static unsigned int defer;
+module_param(defer, uint, 0600);
+MODULE_PARM_DESC(defer, "For tests: every N-th read or write is given to its backend later; 0 is none");
 
 /* The list of devices, and attach and detach as a whole. */
 DEFINE_MUTEX(farmem_mutex);
@@ -92,6 +97,51 @@ static bool injected(struct farmem_io *io)
 	return every && !((unsigned int)atomic_inc_return(&turns) % every);
 }
 
+struct deferred {
+	struct work_struct work;
+	struct farmem_io *io;
+};
+
+static struct workqueue_struct *deferred_queue;
+
+static void carry_out(struct farmem_io *io)
+{
+	if (injected(io)) {
+		farmem_add(io->device, FARMEM_C_INJECTED, 1);
+		farmem_end_io(io, -EIO);
+	} else {
+		io->device->backend->submit(io);
+	}
+}
+
+static void submit_deferred(struct work_struct *work)
+{
+	struct deferred *deferred = container_of(work, struct deferred, work);
+	struct farmem_io *io = deferred->io;
+
+	kfree(deferred);
+	carry_out(io);
+}
+
+/* Whether it was put off. */
+static bool put_off(struct farmem_io *io)
+{
+	static atomic_t turns = ATOMIC_INIT(0);
+	unsigned int every = READ_ONCE(defer);
+	struct deferred *deferred;
+
+	if (!every || (unsigned int)atomic_inc_return(&turns) % every)
+		return false;
+	deferred = kmalloc(sizeof(*deferred), GFP_NOIO | __GFP_NOWARN);
+	if (!deferred)
+		return false;
+	farmem_add(io->device, FARMEM_C_DEFERRED, 1);
+	deferred->io = io;
+	INIT_WORK(&deferred->work, submit_deferred);
+	queue_work(deferred_queue, &deferred->work);
+	return true;
+}
+
 /**
  * farmem_submit() - start a read or write
  * @device: of which the caller knows that it is not freed, as it is open
@@ -107,11 +157,8 @@ void farmem_submit(struct farmem_device *device, struct farmem_io *io)
 	} else if (!percpu_ref_tryget_live(&device->requests)) {
 		farmem_add(device, FARMEM_C_REJECTED_GONE, 1);
 		io->complete(io, -ENODEV);
-	} else if (injected(io)) {
-		farmem_add(device, FARMEM_C_INJECTED, 1);
-		farmem_end_io(io, -EIO);
-	} else {
-		device->backend->submit(io);
+	} else if (!put_off(io)) {
+		carry_out(io);
 	}
 }
 
@@ -225,6 +272,7 @@ struct farmem_device *farmem_attach(struct farmem_options *options)
 	device->size = options->size;
 	device->capacity = options->capacity;
 	device->reserve = options->reserve;
+	device->poll = options->poll;
 	init_completion(&device->drained);
 
 	/* A device keeps the module; taken first, so that rmmod has one answer. */
@@ -241,7 +289,7 @@ struct farmem_device *farmem_attach(struct farmem_options *options)
 	error = device->backend->attach(device, options);
 	if (error)
 		goto stop_requests;
-	error = farmem_disk_add(device);
+	error = options->area ? farmem_area_add(device, options) : farmem_disk_add(device);
 	if (error)
 		goto detach_backend;
 	list_add_tail(&device->link, &farmem_devices);
@@ -273,7 +321,7 @@ int farmem_detach(struct farmem_device *device)
 	int error;
 
 	lockdep_assert_held(&farmem_mutex);
-	error = farmem_disk_remove(device);
+	error = device->area ? farmem_area_remove(device) : farmem_disk_remove(device);
 	if (error)
 		return error;
 	list_del(&device->link);
@@ -287,13 +335,25 @@ int farmem_detach(struct farmem_device *device)
 
 static int __init farmem_init(void)
 {
-	int error = farmem_block_init();
+	int error = -ENOMEM;
 
-	if (error)
+	deferred_queue = alloc_workqueue("farmem_deferred", WQ_MEM_RECLAIM, 0);
+	if (!deferred_queue)
 		return error;
-	error = farmem_netlink_init();
+	error = farmem_block_init();
 	if (error)
-		farmem_block_exit();
+		goto destroy_queue;
+	error = farmem_frontswap_init();
+	if (error)
+		goto exit_block;
+	error = farmem_netlink_init();
+	if (!error)
+		return 0;
+	farmem_frontswap_exit();
+exit_block:
+	farmem_block_exit();
+destroy_queue:
+	destroy_workqueue(deferred_queue);
 	return error;
 }
 
@@ -302,7 +362,9 @@ static void __exit farmem_exit(void)
 	/* Waits for commands under way. Devices there are none: each keeps the module. */
 	farmem_netlink_exit();
 	WARN_ON(!list_empty(&farmem_devices));
+	farmem_frontswap_exit();
 	farmem_block_exit();
+	destroy_workqueue(deferred_queue);
 }
 
 module_init(farmem_init);

@@ -14,6 +14,7 @@
 
 #include "farmem_uapi.h"
 
+struct farmem_area;
 struct farmem_device;
 struct gendisk;
 struct net;
@@ -33,6 +34,7 @@ enum farmem_direction { FARMEM_READ, FARMEM_WRITE };
  *	error no page of the request holds anything that may be used
  * @plugged: it comes under the task's block plug: a backend may hold it back
  *	until that is unplugged, to send it with others
+ * @fault: of a swap area: a read that a fault waits for, not of its readahead
  * @started: set by farmem_submit(), nanoseconds
  * @parts: the backend's, to count what is not done yet
  * @error: the backend's, the first that a part met
@@ -46,6 +48,7 @@ struct farmem_io {
 	struct bvec_iter iter;
 	void (*complete)(struct farmem_io *io, int error);
 	bool plugged;
+	bool fault;
 	u64 started;
 	atomic_t parts;
 	int error;
@@ -71,6 +74,7 @@ struct farmem_io {
  * @queues: data queues wanted at most; 0 leaves it to the backend
  * @poll: reads of one page spin until it is there
  * @synchronous: one page per round trip, for comparisons
+ * @area: the swap area to serve by frontswap, or NULL for a disk
  * @problem: set by a backend that refuses: one line of static text for people
  */
 struct farmem_options {
@@ -92,6 +96,7 @@ struct farmem_options {
 	u16 queues;
 	bool poll;
 	bool synchronous;
+	const char *area;
 	const char *problem;
 };
 
@@ -131,12 +136,15 @@ struct farmem_device {
 	u64 size;		/* pages */
 	u64 capacity;		/* pages */
 	bool reserve;
+	bool poll;
 	struct farmem_counters __percpu *counters;
 
 	/* One per request under way: a backend may end it after its bio's submitter left. */
 	struct percpu_ref requests;
 	struct completion drained;
 
+	/* Its frontend: a swap area, or a disk. */
+	struct farmem_area *area;
 	struct gendisk *disk;
 	int number;
 	bool closing;		/* under the disk's open_mutex */
@@ -168,6 +176,14 @@ int farmem_block_init(void);
 void farmem_block_exit(void);
 int farmem_disk_add(struct farmem_device *device);
 int farmem_disk_remove(struct farmem_device *device);
+
+/* frontswap.c */
+int farmem_frontswap_init(void);
+void farmem_frontswap_exit(void);
+int farmem_area_add(struct farmem_device *device, struct farmem_options *options);
+int farmem_area_remove(struct farmem_device *device);
+const char *farmem_area_path(struct farmem_device *device);
+bool farmem_area_used(struct farmem_device *device);
 
 /* dram.c */
 extern const struct farmem_backend farmem_dram;

@@ -16,6 +16,7 @@
 #define FARMEM_NAME_SIZE	32
 #define FARMEM_LEASE_SIZE	64
 #define FARMEM_SECRET_SIZE	256
+#define FARMEM_PATH_SIZE	256
 
 #define FARMEM_LATENCY_BUCKETS	28
 
@@ -71,6 +72,12 @@ enum farmem_command {
  * @FARMEM_A_STATE: string, in answers: "live", "reconnecting" or "lost" (the
  *	server has the lease no more: what was in it is gone)
  * @FARMEM_A_SLAB: u32, in answers: bytes of a slab, the unit of USED
+ * @FARMEM_A_FRONTEND: string; "block" makes a disk, and is what is meant when
+ *	it is not given. "frontswap" keeps the pages of the swap area AREA, from
+ *	its next swapon on; EOPNOTSUPP when the kernel cannot, ENXIO when there is
+ *	no AREA, EBUSY when it is swapped on or another device's. There is no
+ *	DISK then, and OPENERS is 1 while the area is swapped on.
+ * @FARMEM_A_AREA: string, the path of a disk or file
  */
 enum farmem_attribute {
 	FARMEM_A_UNSPEC,
@@ -99,6 +106,8 @@ enum farmem_attribute {
 	FARMEM_A_SYNCHRONOUS,
 	FARMEM_A_STATE,
 	FARMEM_A_SLAB,
+	FARMEM_A_FRONTEND,
+	FARMEM_A_AREA,
 	__FARMEM_A_AFTER_LAST,
 	FARMEM_A_MAX = __FARMEM_A_AFTER_LAST - 1
 };
@@ -130,6 +139,10 @@ enum farmem_attribute {
  * @FARMEM_C_SESSIONS: sessions opened
  * @FARMEM_C_SLABS_GRANTED: slabs that the server granted
  * @FARMEM_C_SLABS_RETURNED: slabs given back to it
+ * @FARMEM_C_FAULTS: of frontswap: reads that faults waited for, the others are
+ *	readahead
+ * @FARMEM_C_POLLS: of frontswap: how often a fault polled for its page
+ * @FARMEM_C_DEFERRED: reads and writes deferred by the parameter for tests
  */
 enum farmem_counter {
 	FARMEM_C_UNSPEC,
@@ -157,6 +170,9 @@ enum farmem_counter {
 	FARMEM_C_SESSIONS,
 	FARMEM_C_SLABS_GRANTED,
 	FARMEM_C_SLABS_RETURNED,
+	FARMEM_C_FAULTS,
+	FARMEM_C_POLLS,
+	FARMEM_C_DEFERRED,
 	__FARMEM_C_AFTER_LAST,
 	FARMEM_C_MAX = __FARMEM_C_AFTER_LAST - 1
 };

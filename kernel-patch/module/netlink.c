@@ -38,6 +38,8 @@ static const struct nla_policy policy[FARMEM_A_MAX + 1] = {
 	[FARMEM_A_QUEUES] = { .type = NLA_U16 },
 	[FARMEM_A_POLL] = { .type = NLA_FLAG },
 	[FARMEM_A_SYNCHRONOUS] = { .type = NLA_FLAG },
+	[FARMEM_A_FRONTEND] = { .type = NLA_NUL_STRING, .len = FARMEM_NAME_SIZE - 1 },
+	[FARMEM_A_AREA] = { .type = NLA_NUL_STRING, .len = FARMEM_PATH_SIZE - 1 },
 };
 
 static int put_counters(struct sk_buff *message, struct farmem_device *device)
@@ -66,6 +68,17 @@ static int put_latency(struct sk_buff *message, struct farmem_device *device)
 	return nla_put(message, FARMEM_A_WRITE_LATENCY, sizeof(buckets), buckets);
 }
 
+static int put_frontend(struct sk_buff *message, struct farmem_device *device)
+{
+	if (device->area)
+		return nla_put_string(message, FARMEM_A_FRONTEND, "frontswap") ?:
+			nla_put_string(message, FARMEM_A_AREA, farmem_area_path(device)) ?:
+			nla_put_u32(message, FARMEM_A_OPENERS, farmem_area_used(device));
+	return nla_put_string(message, FARMEM_A_FRONTEND, "block") ?:
+		nla_put_string(message, FARMEM_A_DISK, device->disk->disk_name) ?:
+		nla_put_u32(message, FARMEM_A_OPENERS, disk_openers(device->disk));
+}
+
 static int put_status(struct sk_buff *message, struct farmem_device *device,
 		      u32 portid, u32 sequence, int flags)
 {
@@ -76,7 +89,6 @@ static int put_status(struct sk_buff *message, struct farmem_device *device,
 		return -EMSGSIZE;
 	if (nla_put_string(message, FARMEM_A_NAME, device->name) ||
 	    nla_put_string(message, FARMEM_A_BACKEND, device->backend->name) ||
-	    nla_put_string(message, FARMEM_A_DISK, device->disk->disk_name) ||
 	    nla_put_u64_64bit(message, FARMEM_A_SIZE, device->size << PAGE_SHIFT,
 			      FARMEM_A_PAD) ||
 	    nla_put_u64_64bit(message, FARMEM_A_CAPACITY,
@@ -84,7 +96,7 @@ static int put_status(struct sk_buff *message, struct farmem_device *device,
 	    nla_put_u64_64bit(message, FARMEM_A_USED,
 			      device->backend->used(device) << PAGE_SHIFT,
 			      FARMEM_A_PAD) ||
-	    nla_put_u32(message, FARMEM_A_OPENERS, disk_openers(device->disk)) ||
+	    put_frontend(message, device) ||
 	    (device->reserve && nla_put_flag(message, FARMEM_A_RESERVE)) ||
 	    put_counters(message, device) || put_latency(message, device) ||
 	    (device->backend->put_status &&
@@ -159,6 +171,20 @@ static void fill_options(struct farmem_options *options, struct genl_info *info)
 	options->synchronous = nla_get_flag(attributes[FARMEM_A_SYNCHRONOUS]);
 }
 
+/* Whether there is such a frontend, and what it needs. */
+static bool frontend_options(struct farmem_options *options, struct genl_info *info)
+{
+	struct nlattr *name = info->attrs[FARMEM_A_FRONTEND];
+	struct nlattr *area = info->attrs[FARMEM_A_AREA];
+
+	if (!name || !strcmp(nla_data(name), "block"))
+		return !area;
+	if (strcmp(nla_data(name), "frontswap") || !area || !nla_len(area))
+		return false;
+	options->area = nla_data(area);
+	return true;
+}
+
 static int farmem_do_attach(struct sk_buff *request, struct genl_info *info)
 {
 	struct nlattr **attributes = info->attrs;
@@ -187,6 +213,11 @@ static int farmem_do_attach(struct sk_buff *request, struct genl_info *info)
 	if (!size || !capacity || capacity > size) {
 		NL_SET_ERR_MSG(info->extack,
 			       "farmem: sizes are whole pages up to 16 TiB, the capacity at most the size");
+		return -EINVAL;
+	}
+	if (!frontend_options(&options, info)) {
+		NL_SET_ERR_MSG(info->extack,
+			       "farmem: the frontend is block, or frontswap with a swap area");
 		return -EINVAL;
 	}
 	/* Before the device: an answer that fails would leave one that nobody knows of. */

@@ -118,10 +118,17 @@ static void unplug(struct blk_plug_cb *cb, bool from_schedule)
 	kfree(plug);
 }
 
+/* Of a disk one page is a fault's, for all that is known of it here. */
+static bool is_polled(struct rdma_far *far, struct farmem_io *io)
+{
+	return far->poll && io->direction == FARMEM_READ &&
+		(io->device->area ? io->fault : io->count == 1);
+}
+
 static struct rdma_lane *lane_for(struct rdma_far *far, struct farmem_io *io)
 {
 	unsigned int kind = io->direction == FARMEM_WRITE ? 1 :
-		far->poll && io->count == 1 ? 2 : 0;
+		is_polled(far, io) ? 2 : 0;
 	unsigned int lane = kind * far->fan + raw_smp_processor_id() % far->fan;
 
 	/* Any number of processors, and any set of them, for they come and go. */
@@ -267,7 +274,7 @@ void rdma_submit(struct farmem_io *io)
 		.io = io,
 		.deadline = deadline_of(far, io),
 	};
-	bool polled = far->poll && io->direction == FARMEM_READ && io->count == 1;
+	bool polled = is_polled(far, io);
 	bool synchronous = far->synchronous, ended = false, posted;
 	u64 number = io->first;
 	struct bvec_iter iter;
