@@ -19,8 +19,9 @@ GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 1
 COMMANDS = {"attach": 1, "detach": 2, "status": 3}
 NAME, BACKEND, SIZE, CAPACITY, RESERVE, DISK, USED, OPENERS, COUNTERS, READ_LATENCY, WRITE_LATENCY = range(2, 13)
 (ADDRESS, PORT, LEASE, KEY_NAME, KEY_SECRET, ATTACH_DEADLINE, READ_DEADLINE, WRITE_DEADLINE, QUEUES, POLL, SYNCHRONOUS,
- STATE, SLAB) = range(13, 26)
-TEXTS = {NAME: "name", BACKEND: "backend", DISK: "disk", ADDRESS: "address", LEASE: "lease", STATE: "state"}
+ STATE, SLAB, FRONTEND, AREA) = range(13, 28)
+TEXTS = {NAME: "name", BACKEND: "backend", DISK: "disk", ADDRESS: "address", LEASE: "lease", STATE: "state",
+         FRONTEND: "frontend", AREA: "area"}
 NUMBERS = {SIZE: "size", CAPACITY: "capacity", USED: "used"}
 SMALL = {OPENERS: "openers", ATTACH_DEADLINE: "attach_deadline", READ_DEADLINE: "read_deadline", WRITE_DEADLINE: "write_deadline",
          SLAB: "slab"}
@@ -30,7 +31,8 @@ LATENCIES = {READ_LATENCY: "read_latency", WRITE_LATENCY: "write_latency"}
 COUNTER_NAMES = (
     "pages_read pages_written pages_discarded slots_freed read_errors write_errors rejected_capacity rejected_memory "
     "rejected_range rejected_alignment rejected_operation rejected_gone injected reads_timed_out writes_timed_out reads_lost "
-    "rejected_lost rejected_server completion_errors repeated sessions slabs_granted slabs_returned"
+    "rejected_lost rejected_server completion_errors repeated sessions slabs_granted slabs_returned "
+    "faults polls deferred"
 ).split()
 
 
