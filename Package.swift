@@ -91,7 +91,8 @@ let package = Package(
             "CLinuxShims",
         ]),
         library("FabricRDMA", [
-            "Fabric", "PoolProtocol", "Verbs", "LinuxSystem", "FarMemory", "CVerbsShims", "CGnuTLS",
+            "Fabric", "PoolProtocol", "Verbs", "LinuxSystem", "Telemetry", "FarMemory",
+            "CVerbsShims", "CGnuTLS",
         ]),
         library("FabricDRAM", ["Fabric", "LinuxSystem", "FarMemory"]),
         library("FabricSimulator", ["Fabric", "FarMemory"]),
@@ -132,7 +133,7 @@ let package = Package(
             "FarMemory",
         ]),
         program("farmem", [
-            "SwapDevice",
+            "SwapDevice", "FabricRDMA", "PoolProtocol",
             "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Measurement", "WorkloadSimulation",
             "WorkloadTrace", "Telemetry", "JSONText", "FarMemory",
         ]),

@@ -17,6 +17,7 @@ import Glibc
 package import LinuxSystem
 import PoolProtocol
 import Synchronization
+package import Telemetry
 
 /// A lease of a memserver that listens for RDMA.
 @safe package final class FabricRDMA: Fabric, @unchecked Sendable {
@@ -25,6 +26,8 @@ import Synchronization
 
     package let size: ByteCount
     let target: RDMATarget
+    /// What happens to the session, which nobody asked for.
+    let log: Logger?
     let record: RDMALeaseRecord
     let gates: SlabGates
     let file: RDMAPageFile
@@ -72,12 +75,12 @@ import Synchronization
     /// All that the lease holds counts as stored: nobody is there who knows better.
     /// - Parameter epoch: the number of the lease that it must be, where pages of ours are in one already.
     package static func connect(
-        _ target: RDMATarget, size: ByteCount, epoch: UInt64? = nil
+        _ target: RDMATarget, size: ByteCount, epoch: UInt64? = nil, log: Logger? = nil
     ) throws(RDMASessionError) -> FabricRDMA {
         let deadline = monotonicNow() + 4_000_000_000
         while true {
             do throws(RDMASessionError) {
-                return try connectOnce(target, size: size, epoch: epoch)
+                return try connectOnce(target, size: size, epoch: epoch, log: log)
             } catch {
                 guard passes(error), monotonicNow() < deadline else {
                     if epoch != nil, case .refused(.noLease, _) = error { throw .anotherLease }
@@ -98,7 +101,7 @@ import Synchronization
     }
 
     private static func connectOnce(
-        _ target: RDMATarget, size: ByteCount, epoch: UInt64?
+        _ target: RDMATarget, size: ByteCount, epoch: UInt64?, log: Logger?
     ) throws(RDMASessionError) -> FabricRDMA {
         let session = try RDMAControlClient(target)
         let lease = try session.open(size: size.bytes, create: epoch == nil)
@@ -108,7 +111,7 @@ import Synchronization
         let fabric: FabricRDMA
         do throws(SystemError) {
             fabric = try FabricRDMA(
-                target, record, RDMAPageFile(pageCount: record.pageCount))
+                target, record, RDMAPageFile(pageCount: record.pageCount), log)
         } catch {
             throw .unreachable(error)
         }
@@ -122,22 +125,24 @@ import Synchronization
     /// - Parameter size: what the lease must have.
     /// - Throws: `EINVAL` when this is no lease of that size.
     package static func resume(
-        _ left: Handover, _ target: RDMATarget, size: ByteCount
+        _ left: Handover, _ target: RDMATarget, size: ByteCount, log: Logger? = nil
     ) throws(SystemError) -> FabricRDMA {
         let record = try RDMALeaseRecord(checking: left, size: size)
         let fabric = try FabricRDMA(
             target, record,
-            RDMAPageFile(copying: left.descriptors[0], pageCount: record.pageCount))
+            RDMAPageFile(copying: left.descriptors[0], pageCount: record.pageCount), log)
         try fabric.start(RDMAControlThread(fabric))
         return fabric
     }
 
     private init(
-        _ target: RDMATarget, _ record: RDMALeaseRecord, _ file: consuming RDMAPageFile
+        _ target: RDMATarget, _ record: RDMALeaseRecord, _ file: consuming RDMAPageFile,
+        _ log: Logger?
     ) throws(SystemError) {
         self.target = target
         self.record = record
         self.file = file
+        self.log = log
         size = ByteCount(record.size)
         gates = SlabGates(count: record.slabCount)
         zeros = try MemoryMapping(anonymous: Self.zeroBytes, populate: true)

@@ -83,10 +83,13 @@ import Verbs
         try requireOK(.auth(keyName: key.name, mac: Self.hmac(text, key: key.secret)))
     }
 
-    func open(size: UInt64, create: Bool) throws(RDMASessionError) -> OpenedRDMA {
-        try opened(
-            .open(leaseName: link.target.lease, size: size, flags: create ? .create : []),
-            Self.patience)
+    func open(
+        size: UInt64, create: Bool, exclusive: Bool = false
+    ) throws(RDMASessionError) -> OpenedRDMA {
+        var flags: OpenFlags = create ? .create : []
+        if exclusive { flags.insert(.exclusive) }
+        return try opened(
+            .open(leaseName: link.target.lease, size: size, flags: flags), Self.patience)
     }
 
     func resume(session: UInt64, token: [UInt8]) throws(RDMASessionError) -> OpenedRDMA {

@@ -4,6 +4,7 @@ import Glibc
 import LinuxSystem
 import PoolProtocol
 import Synchronization
+import Telemetry
 import Verbs
 
 /// The thread that owns a fabric's session: gets slabs, gives them back, and gets another session when one has failed.
@@ -20,6 +21,7 @@ final class RDMAControlThread: @unchecked Sendable {
     private var lastNeed: Int64 = 0
     private var ahead = 0..<0
     private var pause = pauseMin
+    private var lastTrouble: RDMASessionError?
 
     /// Slabs kept granted ahead of the highest one in use while stores go on.
     private static let slabsAhead = 32
@@ -87,6 +89,8 @@ final class RDMAControlThread: @unchecked Sendable {
             }
             throw error
         }
+        lastTrouble = nil
+        fabric.log?.info("rdma_session_resumed", ["lease": fabric.target.lease])
         fabric.reconnects.wrappingAdd(1, ordering: .relaxed)
         fabric.trimWanted.store(true, ordering: .releasing)
     }
@@ -130,6 +134,12 @@ final class RDMAControlThread: @unchecked Sendable {
     }
 
     private func lose(_ error: RDMASessionError) {
+        // Once for each reason: attempts go on for as long as it takes.
+        if lastTrouble != error {
+            lastTrouble = error
+            fabric.log?.warn(
+                "rdma_session_lost", ["lease": fabric.target.lease, "reason": error.description])
+        }
         if case .protocolViolation = error {
             fabric.violations.wrappingAdd(1, ordering: .relaxed)
         }

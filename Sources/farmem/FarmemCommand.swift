@@ -12,6 +12,6 @@ enum FarmemCommand {
         name: "bench", summary: "measure",
         subcommands: [
             benchFunctionsCommand, BenchSwapCommand.command, BenchIntegrityCommand.command,
-            BenchIntegrityCommand.worker,
+            BenchIntegrityCommand.worker, BenchRDMACommand.command,
         ])
 }

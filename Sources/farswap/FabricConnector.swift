@@ -79,7 +79,7 @@ struct FabricConnector {
     ) throws(ConnectFailure) -> any Fabric {
         if let left {
             do throws(SystemError) {
-                return try FabricRDMA.resume(left, target, size: size)
+                return try FabricRDMA.resume(left, target, size: size, log: log)
             } catch {
                 log.warn("not_taken_over", ["lease": target.lease, "reason": "\(error)"])
             }
@@ -87,7 +87,8 @@ struct FabricConnector {
         let epoch = try withRegion { $0[.leaseEpoch] }
         let fabric: FabricRDMA
         do throws(RDMASessionError) {
-            fabric = try FabricRDMA.connect(target, size: size, epoch: epoch == 0 ? nil : epoch)
+            fabric = try FabricRDMA.connect(
+                target, size: size, epoch: epoch == 0 ? nil : epoch, log: log)
             guard fabric.size == size else {
                 fabric.close(releaseLease: false)
                 throw RDMASessionError.refused(

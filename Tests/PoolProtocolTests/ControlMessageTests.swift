@@ -5,6 +5,9 @@ import Testing
 
 @Suite("Control messages")
 struct ControlMessageTests {
+    private static let lease = OpenedRDMA(
+        leaseID: 7, epoch: .max, size: 1 << 31, base: 1 << 40, slabBytes: 1 << 20, queuesMax: 64,
+        readsMax: 16, session: 5, token: Array(0..<16), silenceMilliseconds: 15_000)
     private static let all: [ControlMessage] = [
         .hello(versions: 1...3, features: 7, clientName: "farswap-12"),
         .welcome(
@@ -15,6 +18,11 @@ struct ControlMessageTests {
         .opened(leaseID: 7, epoch: .max, size: 1 << 31, slabBytes: 1 << 20),
         .grant(SlabRange(first: 3, count: 16)), .granted(SlabRange(first: 3, count: 0)),
         .returnSlabs(SlabRange(first: 9, count: 1)), .ping, .pong, .close, .release,
+        .openedRDMA(lease), .grantedKeys(first: 3, keys: [7, .max]),
+        .grantedKeys(first: 3, keys: []),
+        .grantedKeys(first: 0, keys: Array(repeating: 9, count: 124)),
+        .held(SlabRange(first: 0, count: 124)),
+        .resume(leaseName: "far0", session: .max, token: Array(1...16)),
     ]
 
     private static func decode(_ frame: [UInt8]) throws(ControlDecodeError) -> ControlMessage {
@@ -96,12 +104,27 @@ struct ControlMessageTests {
                 .opened(leaseID: 1, epoch: 1, size: 1 << 20, slabBytes: 1 << 20), 24, 1,
                 .badField("slab_bytes")
             ),
+            (.openedRDMA(Self.lease), 32, 1, .badField("slab_bytes")),
+            (.openedRDMA(Self.lease), 16, 1, .badField("size")),
+            (.openedRDMA(Self.lease), 36, 0, .badField("queues_max")),
+            (.openedRDMA(Self.lease), 38, 0, .badField("reads_max")),
+            (.held(SlabRange(first: 0, count: 1)), 4, 0, .badField("count")),
+            (.grantedKeys(first: 0, keys: [1]), 4, 2, .wrongLength(type: 16, length: 12)),
+            (
+                .resume(leaseName: "far0", session: 1, token: Array(0..<16)), 0, 0x2F,
+                .badField("lease_name")
+            ),
         ]
         for (message, index, value, error) in cases {
             #expect(throws: error) {
                 try ControlMessage.decode(
                     type: message.frameType, payload: payload(message, index, value))
             }
+        }
+        var around = Self.lease
+        around.base = .max
+        #expect(throws: ControlDecodeError.badField("base")) {
+            try Self.decode(ControlMessage.openedRDMA(around).encoded(cookie: 0))
         }
         let wrap = ControlMessage.grant(SlabRange(first: .max, count: .max)).encoded(cookie: 0)
         #expect(throws: ControlDecodeError.badField("slab range")) { try Self.decode(wrap) }

@@ -18,6 +18,22 @@ import PoolProtocol
     if case .open(let name, _, _) = message { precondition(isLeaseName(name)) }
 }
 
+/// What comes with an RDMA connection, asked for, accepted or refused: the first byte says which.
+@Sendable func fuzzRDMAConnection(_ bytes: [UInt8]) {
+    let data = bytes.dropFirst()
+    switch bytes.first {
+    case 0:
+        guard let request = try? RDMAConnectRequest.decode(data) else { return }
+        precondition((try? RDMAConnectRequest.decode(request.encoded())) == request)
+    case 1:
+        guard let accept = try? RDMAAccept.decode(data) else { return }
+        precondition((try? RDMAAccept.decode(accept.encoded())) == accept)
+    default:
+        guard let reject = RDMAReject.decode(data) else { return }
+        precondition(RDMAReject.decode(reject.encoded()) == reject)
+    }
+}
+
 /// The file of keys that an operator writes: keys with secrets of allowed lengths, or the line that is wrong.
 @Sendable func fuzzKeys(_ bytes: [UInt8]) {
     do throws(KeyFileError) {

@@ -17,6 +17,7 @@ package struct FuzzTarget: Sendable {
         FuzzTarget(name: "units", run: fuzzUnits),
         FuzzTarget(name: "arguments", run: fuzzArguments),
         FuzzTarget(name: "control", run: fuzzControl),
+        FuzzTarget(name: "rdma-connection", run: fuzzRDMAConnection),
         FuzzTarget(name: "keys", run: fuzzKeys),
         FuzzTarget(name: "nbd", run: fuzzNBD),
         FuzzTarget(name: "nbd-uri", run: fuzzNBDURI),

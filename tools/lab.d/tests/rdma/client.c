@@ -77,17 +77,19 @@ void drop(struct queue *queue)
 	rdma_destroy_ep(queue->id);
 }
 
-/* Waits for a completion of one of the connection's two queues; 0, or -1 when it failed or did not come. */
-static int complete(struct ibv_cq *cq, struct ibv_wc *wc, int seconds)
+/* Waits for a completion; 0, or -1 when it did not come: the only event that an established connection can have is its end. */
+static int complete(struct rdma_cm_id *id, struct ibv_cq *cq, struct ibv_wc *wc, int seconds)
 {
 	time_t end = time(NULL) + seconds;
+	struct pollfd events = { .fd = id->channel->fd, .events = POLLIN };
 
 	while (time(NULL) <= end) {
-		int got = ibv_poll_cq(cq, 1, wc);
+		int over = poll(&events, 1, 1), got = ibv_poll_cq(cq, 1, wc);
 
 		if (got)
 			return got > 0 ? 0 : -1;
-		poll(NULL, 0, 1);
+		if (over > 0)
+			return -1;
 	}
 	return -1;
 }
@@ -102,9 +104,9 @@ int ask_raw(struct session *session, const void *frame, size_t length, void *pay
 	if (rdma_post_recv(id, NULL, session->buffer[1], sizeof(session->buffer[1]), session->mr) ||
 	    rdma_post_send(id, NULL, session->buffer[0], length, session->mr, 0))
 		return 0;
-	if (complete(id->send_cq, &wc, 5) || wc.status)
+	if (complete(id, id->send_cq, &wc, 5) || wc.status)
 		return 0;
-	if (complete(id->recv_cq, &wc, 15) || wc.status)
+	if (complete(id, id->recv_cq, &wc, 15) || wc.status)
 		return 0;
 	memcpy(&header, session->buffer[1], sizeof(header));
 	if (wc.byte_len < sizeof(header) || header.magic != FM_WIRE_MAGIC || header.version != FM_WIRE_VERSION ||
@@ -259,7 +261,7 @@ int transfer(struct queue *queue, struct page *page, int opcode, uint64_t addres
 
 	if (ibv_post_send(queue->id->qp, &work, &bad))
 		return -1;
-	if (complete(queue->id->send_cq, &wc, 20))
+	if (complete(queue->id, queue->id->send_cq, &wc, 20))
 		return -1;
 	return wc.status;
 }
