@@ -96,6 +96,11 @@ static void serve_session(struct rdma_far *far)
 	}
 }
 
+static bool may_change(int error)
+{
+	return error == -EBUSY || error == -ETIMEDOUT || error == -EHOSTUNREACH;
+}
+
 /*
  * The first session of all. Its failure is the attach's, unless another client
  * is just leaving, or a message was lost: the connection manager takes seconds
@@ -110,7 +115,7 @@ static int attach(struct rdma_far *far)
 	for (;;) {
 		error = open_session(far);
 		/* Not so late that being too late would be the answer. */
-		if ((error != -EBUSY && error != -ETIMEDOUT && error != -EHOSTUNREACH) || far->slabs ||
+		if (!may_change(error) || far->slabs ||
 		    time_after(jiffies + HZ / 2, far->open_until))
 			return error;
 		close_session(far);
