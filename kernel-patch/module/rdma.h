@@ -35,7 +35,7 @@
 /* Period of the timer that looks for deadlines. */
 #define RDMA_TICK	max(HZ / 20, 1)
 /* How long an empty slab waits for its next page before it is returned. */
-#define RDMA_LINGER	max(HZ / 20, 1)
+#define RDMA_LINGER	max(3 * HZ / 10, 1)
 
 struct rdma_far;
 struct rdma_lane;
@@ -168,6 +168,7 @@ struct rdma_far {
 	bool opened;
 	struct fm_opened_rdma lease_info;
 	u32 slab_pages;
+	u32 slab_shift;
 	u32 slab_count;
 	u32 capacity_slabs;
 	struct rdma_slab *slabs;

@@ -8,6 +8,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -92,7 +93,7 @@ void rdma_discard(struct farmem_device *device, u64 first, u32 count)
 	u64 page = first;
 
 	while (page < first + count) {
-		struct rdma_slab *slab = &far->slabs[page / far->slab_pages];
+		struct rdma_slab *slab = &far->slabs[page >> far->slab_shift];
 		u64 end = min(first + count, round_down(page, far->slab_pages) + far->slab_pages);
 		unsigned long flags;
 
@@ -430,11 +431,12 @@ int rdma_slabs_create(struct rdma_far *far)
 	u32 number;
 
 	far->problem = "farmem: not enough memory for the table of slabs";
-	far->slab_pages = le32_to_cpu(far->lease_info.slab_bytes) >> PAGE_SHIFT;
+	far->slab_shift = ilog2(le32_to_cpu(far->lease_info.slab_bytes)) - PAGE_SHIFT;
+	far->slab_pages = 1U << far->slab_shift;
 	/* The lease may be larger than the device. */
 	far->slab_count = min(DIV_ROUND_UP_ULL(far->device->size, far->slab_pages),
-			      size / le32_to_cpu(far->lease_info.slab_bytes));
-	far->capacity_slabs = clamp_t(u64, far->device->capacity / far->slab_pages, 1,
+			      size >> (far->slab_shift + PAGE_SHIFT));
+	far->capacity_slabs = clamp_t(u64, far->device->capacity >> far->slab_shift, 1,
 				      far->slab_count);
 	far->slabs = kvcalloc(far->slab_count, sizeof(*far->slabs), GFP_KERNEL);
 	far->present = vzalloc(BITS_TO_LONGS((u64)far->slab_count * far->slab_pages) *

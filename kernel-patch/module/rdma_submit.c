@@ -220,7 +220,7 @@ static int add_page(struct rdma_request *request, u64 number, struct page *page)
 {
 	struct rdma_far *far = request->far;
 	struct farmem_io *io = request->io;
-	struct rdma_slab *slab = &far->slabs[number / far->slab_pages];
+	struct rdma_slab *slab = &far->slabs[number >> far->slab_shift];
 	struct rdma_slot *slot;
 
 	if (!claim(far, slab, number, io->direction, 0)) {
