@@ -39,13 +39,15 @@ final class RDMASession {
             return .failed(error)
         }
         defer {
-            control.drain()
             connection.disconnect()
             leaveLease()
         }
         do throws(RDMASessionEnd) {
             try serve(control)
         } catch {
+            // Who leaves or is refused shall hear it. A client that is gone takes no reply, and waiting for that would
+            // keep its lease from its next session.
+            if memory == nil { control.drain() }
             return error
         }
     }
