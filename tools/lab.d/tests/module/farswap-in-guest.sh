@@ -40,7 +40,7 @@ grep -q '^/dev/farmem0 ' /proc/swaps || fail "no swap"
 again=0
 attach >/run/out 2>&1 || again=$?
 [ $again = 75 ] || fail "a second device of the name: $again $(cat /run/out)"
-timeout 120 farmem bench swap --size 24MiB --json >/run/report || fail "bench swap ended with $?"
+timeout 600 farmem bench swap --size 24MiB --json >/run/report || fail "bench swap ended with $?"
 [ "$(jq .wrong_pages /run/report)" = 0 ] || fail "wrong pages"
 [ "$(status .counters.pages_in_total)" -gt 6000 ] || fail "$(status .counters)"
 [ "$(status .counters.pages_out_total)" -gt 6000 ] || fail "$(status .counters)"
@@ -89,7 +89,7 @@ refused 64 "" rdma --synchronous --threads 2
 
 for options in "" --synchronous "--poll 1ms" "--connections 2"; do
     rdma $options >/run/out || fail "attach $options: $(cat /run/out /run/memserver.log)"
-    timeout 120 farmem bench swap --size 24MiB --json >/run/report || fail "bench swap $options ended with $?"
+    timeout 600 farmem bench swap --size 24MiB --json >/run/report || fail "bench swap $options ended with $?"
     [ "$(jq .wrong_pages /run/report)" = 0 ] || fail "wrong pages $options"
     [ "$(status .counters.pages_in_total)" -gt 6000 ] || fail "$options: $(status .counters)"
     [ "$(status '.load_latency_ns_log2 | add')" -gt 1000 ] || fail "$options: no latencies: $(status .)"
