@@ -1,6 +1,6 @@
 #!/bin/bash
 # farmem.ko with the backend rdma against memserver --rdma, over Soft-RoCE in guests; every page is compared. KILLS, FLAPS and CYCLES are
-# how often (20, 4, 10); PARTS are those of module/rdma-in-guest.sh.
+# how often (8, 3, 5); PARTS are those of module/rdma-in-guest.sh.
 if [ ! -x "${FARMEM_BIN_DIR-}/memserver" ] || ! "$FARMEM_BIN_DIR/memserver" serve --help | grep -q -- --rdma; then
     echo "no memserver with --rdma in FARMEM_BIN_DIR"
     exit 77

@@ -220,7 +220,7 @@ part_kills() {
     local round sessions
     swap_on $((128 * MiB))
     load_on 3600
-    for round in $(seq "${KILLS:-20}"); do
+    for round in $(seq "${KILLS:-8}"); do
         sleep 0.$((RANDOM % 9))
         sessions=$(field sessions)
         stop_server -9
@@ -238,7 +238,7 @@ part_links() {
     local round sessions
     swap_on $((128 * MiB))
     load_on 3600
-    for round in $(seq "${FLAPS:-4}"); do
+    for round in $(seq "${FLAPS:-3}"); do
         sessions=$(field sessions)
         # Packets get lost, in one direction or in both. (Not by taking an interface down: Soft-RoCE of 6.1 never again sends a
         # connection's messages after it found no route for one.)
@@ -258,7 +258,7 @@ part_links() {
 
 part_cycles() {
     local round
-    for round in $(seq "${CYCLES:-10}"); do
+    for round in $(seq "${CYCLES:-5}"); do
         [ -n "$checked" ] || { rmmod farmem && insmod "$module"; }
         swap_on $((32 * MiB))
         swap_off
