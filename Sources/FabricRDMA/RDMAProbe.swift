@@ -182,6 +182,7 @@ package struct RDMAProbeSeries: Sendable {
             }
             done += got
             if got > 0 { lastDone = monotonicNow() }
+            try beHeard()
             // A bound on every wait: nothing takes as long as this.
             guard monotonicNow() - lastDone < 10_000_000_000 else { throw .timedOut }
             if got == 0, series.sleeps { try sleep(until: lastDone + 10_000_000_000) }
@@ -189,6 +190,12 @@ package struct RDMAProbeSeries: Sendable {
         let seconds = Double(monotonicNow() - begin) / 1e9
         return RDMAProbeResult(
             pagesPerSecond: Double(done * series.chain) / seconds, latency: latency.snapshot())
+    }
+
+    /// The server sees no READ and no WRITE, and would take the session's client for gone.
+    private func beHeard() throws(RDMASessionError) {
+        let silence = Int64(lease.silenceMilliseconds) * 1_000_000
+        if monotonicNow() - session.lastSent > silence / 3 { try session.ping() }
     }
 
     private func take(_ body: (Int) -> Void) throws(RDMASessionError) -> Int {

@@ -48,7 +48,7 @@ cut() {
 page_through() {
     rm -f /run/stop
     mkdir -p /sys/fs/cgroup/pager
-    timeout 250 tools/lab.d/tests/rdma/pager.py 16 "$faults" "${FARMEM_SEED:-1}" /run/stop /sys/fs/cgroup/pager >/run/report &
+    tools/lab.d/tests/rdma/pager.py 16 "$faults" "${FARMEM_SEED:-1}" /run/stop /sys/fs/cgroup/pager >/run/report &
     pager=$!
 }
 
@@ -57,6 +57,18 @@ finish_paging() {
     touch /run/stop
     wait $pager || fail "the workload ended with $? while $1: $(cat /run/report)"
     echo "$1: $(cat /run/report)"
+}
+
+# While no page is on its way in: User-Mode Linux has no way to pin a killed process's memory (get_user_pages_fast), so that FUSE
+# would end with EIO what that process was just answering, which is a SIGBUS. Pages may be on their way out.
+kill_data_process() {
+    kill -STOP $pager
+    for _ in {1..600}; do
+        ! grep -q '^State:.T' /proc/$pager/status || break
+        sleep 0.05
+    done
+    kill -9 "$(farswap status --json | jq '.devices[0].data_pid')" || true
+    kill -CONT $pager
 }
 
 timeout 60 farswap attach --frontend fuse rdma://$far/chaos --auth-file /run/keys --size 128MiB >/dev/null || fail "attach"
@@ -72,7 +84,7 @@ for ((kill = 1; kill <= kills; kill++)); do
         # The next one writes its pid over this one.
         read -r -t 30 _ <>/run/ready || fail "memserver did not come back"
     else
-        kill -9 "$(farswap status --json | jq '.devices[0].data_pid')" || true
+        kill_data_process
     fi
     sleep 0.$((RANDOM % 9 + 1))
 done
