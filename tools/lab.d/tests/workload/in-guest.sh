@@ -1,6 +1,6 @@
 #!/bin/bash
 # in-guest.sh WORKLOAD MODULE MIB ROUNDS: what host/workloads.sh has done in a guest: each workload with all of its memory, half, and a quarter,
-# behind each frontend that there is here. A table of the medians at the end.
+# behind the frontends of farmem.ko that there are here, or those in WORKLOAD_FRONTENDS. A table of the medians at the end.
 set -euo pipefail
 here=$(dirname "$0")
 workload=$1 module=$2 size=$3 rounds=$4
@@ -44,13 +44,14 @@ fuse_on() { quietly timeout 60 farswap attach shm:/run/shm --frontend fuse --siz
 fuse_off() { nbd_off; }
 
 frontends=()
-[ -z "$module" ] || { insmod "$module" && frontends+=(block); }
-if [ -e /proc/sys/vm/memcg_high_async_pages ] && [ -n "$module" ]; then
+insmod "$module"
+frontends+=(block)
+if [ -e /proc/sys/vm/memcg_high_async_pages ]; then
     truncate -s $((size * 2))M /tmp/area
     loop=$(losetup -f --show /tmp/area)
     frontends+=(frontswap)
 fi
-if command -v farswap memserver >/dev/null; then
+if [ -n "${WORKLOAD_FRONTENDS-}" ] && command -v farswap memserver >/dev/null; then
     mkfifo /run/ready
     memserver serve --capacity $((size * 4))MiB --pool /dev/shm/pool --shm /run/shm --nbd unix:/run/nbd --auto-lease $((size * 2))MiB \
         --ready-fd 9 9<>/run/ready 2>/run/memserver.log &
@@ -59,7 +60,11 @@ if command -v farswap memserver >/dev/null; then
     trap 'kill $server' EXIT
     frontends+=(nbd fuse)
 fi
-[ ${#frontends[@]} -gt 0 ] || { echo "no frontend: neither farmem.ko nor farswap" && exit 77; }
+if [ -n "${WORKLOAD_FRONTENDS-}" ] && [ "$WORKLOAD_FRONTENDS" != all ]; then
+    read -ra wanted <<<"$WORKLOAD_FRONTENDS"
+    for name in "${wanted[@]}"; do [[ " ${frontends[*]} " = *" $name "* ]] || fail "no frontend $name here"; done
+    frontends=("${wanted[@]}")
+fi
 
 # run NAME WORKLOAD PERCENT: appends to results.
 results=/run/results
@@ -77,7 +82,7 @@ run() {
         [ $((in - faults)) -gt 100 ] || fail "$2 at $3 % on $1 did not swap: $((in - faults)) major faults"
     fi
     faults=$(awk '/^pgmajfault/ {print $2}' $group/memory.stat)
-    echo "$1 $2 $3 $words" >>$results
+    echo "$1 $2 $3 $words" | tee -a $results >&2
 }
 faults=0
 for _ in $(seq "$rounds"); do
@@ -90,7 +95,7 @@ for _ in $(seq "$rounds"); do
         "${frontend}_off"
     done
 done
-[ -z "$module" ] || rmmod farmem
+rmmod farmem
 python3 - "$size" "$rounds" "${frontends[@]}" <<'PYTHON'
 import statistics, sys
 runs = {}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * workload sort|map|stream MIB: works on MIB of memory, then compares every byte of it with what it must be.
- * Prints the seconds that the work took and the number of wrong words; ends with 1 when there are any.
+ * workload sort|map|stream MIB: works on MIB of memory, then compares every byte
+ * of it with what it must be. Prints the seconds that the work took and the
+ * number of wrong words; ends with 1 when there are any.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -81,9 +82,11 @@ static uint64_t sort(uint64_t *words, uint64_t count, double *took)
 	return wrong + (sum || mixed || exclusive);
 }
 
+#define VALUE_WORDS 31
+
 struct entry {
 	uint64_t key;
-	uint64_t value;
+	uint64_t value[VALUE_WORDS];
 };
 
 static struct entry *find(struct entry *entries, uint64_t places, uint64_t key)
@@ -95,42 +98,52 @@ static struct entry *find(struct entry *entries, uint64_t places, uint64_t key)
 	return &entries[place];
 }
 
-/* Two thirds full; all keys are looked up in an order without locality, a third of them changed. */
+/* The value of a key that was changed so often; of none, zeros. */
+static uint64_t wrong_words(const struct entry *entry, uint64_t changes)
+{
+	uint64_t wrong = 0, i;
+
+	for (i = 0; i < VALUE_WORDS; i++)
+		wrong += entry->value[i] !=
+			(entry->key ? value_of(entry->key * VALUE_WORDS + i) + changes : 0);
+	return wrong;
+}
+
+/* Two thirds full; in an order without locality all keys are put in, then looked up and changed. */
 static uint64_t map(uint64_t *words, uint64_t count, double *took)
 {
 	struct entry *entries = (struct entry *)words;
-	uint64_t places = count / 2, keys = places / 3 * 2, wrong = 0, found = 0, i;
+	uint64_t places = count / (VALUE_WORDS + 1), keys = places / 3 * 2, wrong = 0, found = 0, i, j;
 	double start;
 
 	memset(entries, 0, places * sizeof(*entries));
 	start = now();
-	for (i = 1; i <= keys; i++)
-		*find(entries, places, i) = (struct entry){ i, value_of(i) };
-	for (i = 0; i < keys; i++) {
-		uint64_t key = value_of(i + keys) % keys + 1;
-		struct entry *entry = find(entries, places, key);
+	for (i = 1; i <= keys; i++) {
+		struct entry *entry = find(entries, places, i);
 
-		wrong += entry->key != key ||
-			(entry->value != value_of(key) && entry->value != ~value_of(key));
-		if (i % 3 == 0)
-			entry->value = ~entry->value;
+		entry->key = i;
+		for (j = 0; j < VALUE_WORDS; j++)
+			entry->value[j] = value_of(i * VALUE_WORDS + j);
+	}
+	for (i = 1; i <= keys; i++) {
+		struct entry *entry = find(entries, places, i);
+
+		wrong += entry->key != i;
+		wrong += wrong_words(entry, 0);
+		for (j = 0; j < VALUE_WORDS; j++)
+			entry->value[j]++;
 	}
 	*took = now() - start;
-	for (i = 0; i < keys; i++)
-		if (i % 3 == 0) {
-			struct entry *entry = find(entries, places, value_of(i + keys) % keys + 1);
-
-			entry->value = ~entry->value;
-		}
 	for (i = 0; i < places; i++) {
 		found += !!entries[i].key;
-		wrong += entries[i].key ? entries[i].value != value_of(entries[i].key) ||
-			entries[i].key > keys : entries[i].value != 0;
+		wrong += wrong_words(&entries[i], 1);
 	}
 	return wrong + (found != keys);
 }
 
-/* a = b + 3 c, b = c + a, c = a: four rounds over three arrays. */
+#define ROUNDS 2
+
+/* a = b + 3 c, b = c + a, c = a: rounds over three arrays. */
 static uint64_t stream(uint64_t *words, uint64_t count, double *took)
 {
 	uint64_t length = count / 3, wrong = 0, i;
@@ -144,7 +157,7 @@ static uint64_t stream(uint64_t *words, uint64_t count, double *took)
 		c[i] = value_of(~i);
 	}
 	start = now();
-	for (round = 0; round < 4; round++) {
+	for (round = 0; round < ROUNDS; round++) {
 		for (i = 0; i < length; i++)
 			a[i] = b[i] + 3 * c[i];
 		for (i = 0; i < length; i++)
@@ -156,7 +169,7 @@ static uint64_t stream(uint64_t *words, uint64_t count, double *took)
 	for (i = 0; i < length; i++) {
 		uint64_t x = 0, y = value_of(i), z = value_of(~i);
 
-		for (round = 0; round < 4; round++) {
+		for (round = 0; round < ROUNDS; round++) {
 			x = y + 3 * z;
 			y = z + x;
 			z = x;
@@ -180,7 +193,8 @@ int main(int argc, char **argv)
 	for (i = 0; size && i < sizeof(workloads) / sizeof(*workloads); i++) {
 		if (strcmp(workloads[i].name, argv[1]))
 			continue;
-		memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (memory == MAP_FAILED) {
 			perror("mmap");
 			return 2;
