@@ -388,6 +388,7 @@ int rdma_set_key(struct rdma_far *far, const struct farmem_options *options)
 		far->problem = "farmem: this kernel has no HMAC-SHA256, which keys need";
 		return PTR_ERR(hmac);
 	}
+	far->problem = "farmem: this kernel does not take the key's secret";
 	error = crypto_shash_setkey(hmac, options->secret, options->secret_size);
 	if (error) {
 		crypto_free_shash(hmac);

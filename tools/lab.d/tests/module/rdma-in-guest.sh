@@ -264,7 +264,7 @@ part_cycles() {
         swap_off
         # Leaving while the server is dead.
         if [ $((round % 5)) = 0 ]; then
-            attach $((32 * MiB))
+            attach $((32 * MiB)) lease=left
             stop_server -9
             farmem detach far0
             start_server
