@@ -41,6 +41,7 @@ until_true() {
         sleep 0.02
     done
 }
+wrote_more() { [ "$(field pages_written)" -gt "$1" ]; }
 reconnected() { [ "$(field sessions)" -gt 1 ]; }
 reads_more() { [ "$(field pages_read)" -gt "$1" ]; }
 small() { [ "$(field used)" -le $((64 * 4096)) ]; }
@@ -216,7 +217,7 @@ for defer in 0 2; do
     farmem attach far dram $((256 * MiB)) frontend=frontswap area="$loop" >/dev/null
     swapon "$loop"
     echo 16M >$group/memory.max
-    until_true 30 test "$(field pages_written)" -gt 1000 || true
+    until_true 60 wrote_more 1000 || fail "nothing is stored after the area came back"
     touch /tmp/stop
     wait $COPROC_PID || fail "a process that lived through swapoff"
     parameter defer 0
