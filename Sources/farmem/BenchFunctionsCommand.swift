@@ -60,6 +60,12 @@ let benchFunctionsCommand = Command(
             "far-memory", .string, placeholder: "URL",
             help: "Use this far memory, as for farswap attach, instead of starting a memserver."),
         Option(
+            "frontend", .choice(["auto", "fuse", "nbd", "module"]), default: "auto",
+            help: "How the kernel reaches --far-memory, as for farswap attach."),
+        Option(
+            "auth-file", .string, placeholder: "FILE",
+            help: "Keys for --far-memory, as for farswap attach."),
+        Option(
             "functions-dir", .string, default: "functions", placeholder: "DIR",
             help: "Directory of the functions and their agent."),
         Option(
@@ -83,6 +89,8 @@ struct FunctionBenchSettings: Sendable {
     var keepAlive: Nanoseconds
     var farSize: ByteCount
     var farMemory: String?
+    /// More words for `farswap attach`.
+    var attachOptions: [String]
     var functionsDirectory: String
     var logLevel: String
 
@@ -101,6 +109,10 @@ struct FunctionBenchSettings: Sendable {
         keepAlive = invocation.duration("keep-alive")
         farSize = invocation.size("far-size")
         farMemory = invocation.stringIfSet("far-memory")
+        attachOptions = ["--frontend", invocation.string("frontend")]
+        if let file = invocation.stringIfSet("auth-file") {
+            attachOptions += ["--auth-file", file]
+        }
         functionsDirectory = invocation.string("functions-dir")
         logLevel = invocation.string("log-level")
         functions = knownFunctions

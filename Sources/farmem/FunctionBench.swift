@@ -128,7 +128,8 @@ struct FunctionBench: Sendable {
         let url = try settings.farMemory ?? startMemoryServer(processes)
         try processes.run(
             "farswap",
-            ["attach", url, "--size", settings.farSize.description, "--name", Self.swapName])
+            ["attach", url, "--size", settings.farSize.description, "--name", Self.swapName]
+                + settings.attachOptions)
         processes.onTearDown("detach") {
             try processes.run("farswap", ["detach", Self.swapName])
         }
