@@ -73,12 +73,14 @@ swap_on() {
 # swap_off: the device holds the slab of the header when swap is off, and nothing after a discard of all.
 swap_off() {
     swapoff $disk
-    until_true 2 test "$(field used)" -le $slab
+    until_true 2 at_most $slab
     blkdiscard -qf $disk 2>/dev/null || blkdiscard -f $disk 2>/dev/null
     until_true 2 unused
     farmem detach far0
 }
 unused() { [ "$(field used)" = 0 ]; }
+# agreed: server and client say the same.
+agreed() { granted "$(field used)"; }
 # at_most BYTES: that much is held.
 at_most() { [ "$(field used)" -le "$1" ]; }
 # given_back: what a process that ended had on the device is returned. The kernel keeps 64 freed slots of a processor without telling,
@@ -211,7 +213,7 @@ load_off() {
     [ "$(field reads_timed_out)" = 0 ] && [ "$(field read_errors)" = 0 ] && [ "$(field reads_lost)" = 0 ] || fail "reads failed"
     until_true 10 live
     given_back
-    until_true 2 granted "$(field used)"
+    until_true 2 agreed
     swap_off
     granted 0 || fail "the server still holds something: $(cat /tmp/server-status)"
 }
