@@ -34,7 +34,8 @@ package enum KernelModule {
         package var keyName: String?
         package var keySecret: [UInt8] = []
         package var loadDeadline: Nanoseconds
-        package var storeDeadline: Nanoseconds
+        /// Nil: the module's own.
+        package var storeDeadline: Nanoseconds?
         /// At most so many data queues; nil: one for each processor.
         package var queues: UInt16?
         /// Whether loads of one page spin until it is there.
@@ -43,14 +44,12 @@ package enum KernelModule {
         package var isSynchronous = false
 
         package init(
-            address: String, port: UInt16, lease: String, loadDeadline: Nanoseconds,
-            storeDeadline: Nanoseconds
+            address: String, port: UInt16, lease: String, loadDeadline: Nanoseconds
         ) {
             self.address = address
             self.port = port
             self.lease = lease
             self.loadDeadline = loadDeadline
-            self.storeDeadline = storeDeadline
         }
 
         fileprivate var words: [(farmem_attribute, Word)] {
@@ -58,8 +57,10 @@ package enum KernelModule {
                 (FARMEM_A_ADDRESS, .text(address)), (FARMEM_A_PORT, .u16(port)),
                 (FARMEM_A_LEASE, .text(lease)),
                 (FARMEM_A_READ_DEADLINE, .milliseconds(loadDeadline)),
-                (FARMEM_A_WRITE_DEADLINE, .milliseconds(storeDeadline)),
             ]
+            if let storeDeadline {
+                words.append((FARMEM_A_WRITE_DEADLINE, .milliseconds(storeDeadline)))
+            }
             if let keyName {
                 words.append((FARMEM_A_KEY_NAME, .text(keyName)))
                 words.append((FARMEM_A_KEY_SECRET, .bytes(keySecret)))

@@ -43,7 +43,9 @@ enum DataOptions {
         ),
         Option(
             "store-deadline", .duration, default: "1s",
-            help: "How long a page on its way out is tried for before it stays local."),
+            help:
+                "How long a page on its way out is tried for before it stays local (5s with --frontend module, unless given)."
+        ),
     ]
 
     /// The same values again as arguments.

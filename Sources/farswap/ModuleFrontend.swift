@@ -65,8 +65,10 @@ enum ModuleFrontend {
         var server = KernelModule.Server(
             address: try address(of: url), port: url.port,
             lease: url.lease ?? invocation.stringIfSet("lease") ?? invocation.string("name"),
-            loadDeadline: try wholeMilliseconds(invocation, "deadline"),
-            storeDeadline: try wholeMilliseconds(invocation, "store-deadline"))
+            loadDeadline: try wholeMilliseconds(invocation, "deadline"))
+        if invocation.isGiven("store-deadline") {
+            server.storeDeadline = try wholeMilliseconds(invocation, "store-deadline")
+        }
         do throws(ConnectFailure) {
             if let key = try sharedKey(invocation) {
                 server.keyName = key.name

@@ -232,7 +232,11 @@ void rdma_lanes_kick(struct rdma_far *far)
 		kick(&far->lanes[i]);
 }
 
-/* A posted slot is too old: then the session is. */
+/*
+ * A posted slot is too old: then the session is. Its deadline alone is no
+ * reason: behind others on a slow link it may pass while all is well, and
+ * ending the session would send all of them again.
+ */
 static bool stalled(struct rdma_lane *lane)
 {
 	unsigned long limit = msecs_to_jiffies(READ_ONCE(stall_ms));
@@ -242,8 +246,7 @@ static bool stalled(struct rdma_lane *lane)
 
 	spin_lock_irqsave(&lane->lock, flags);
 	list_for_each_entry(slot, &lane->posted, link) {
-		late = time_after_eq(jiffies, slot->posted + limit) ||
-			time_after_eq(jiffies, slot->deadline);
+		late = time_after_eq(jiffies, slot->posted + limit);
 		if (late)
 			break;
 	}
