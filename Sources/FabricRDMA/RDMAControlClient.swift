@@ -220,19 +220,8 @@ import Verbs
     }
 
     private func poll() throws(RDMASessionError) {
-        var done = InlineArray<4, RDMACompletion>(repeating: RDMACompletion())
-        var count = 0
-        var failure: SystemError?
-        var span = done.mutableSpan
-        unsafe span.withUnsafeMutableBufferPointer { buffer in
-            guard let base = buffer.baseAddress, let completions else { return }
-            do throws(SystemError) {
-                count = try unsafe completions.poll(base, count: buffer.count)
-            } catch {
-                failure = error
-            }
-        }
-        if let failure { throw .unreachable(failure) }
+        guard let completions else { return }
+        let (done, count) = try wrapping { () throws(SystemError) in try completions.pollBatch() }
         for index in 0..<count {
             let completion = done[index]
             guard completion.status == 0 else { throw .queueFailed }

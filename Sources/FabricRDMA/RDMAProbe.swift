@@ -199,19 +199,14 @@ package struct RDMAProbeSeries: Sendable {
     }
 
     private func take(_ body: (Int) -> Void) throws(RDMASessionError) -> Int {
-        var batch = InlineArray<16, RDMACompletion>(repeating: RDMACompletion())
-        var count = 0
-        var failure: SystemError?
-        var span = batch.mutableSpan
-        unsafe span.withUnsafeMutableBufferPointer { buffer in
-            guard let base = buffer.baseAddress, let completions else { return }
-            do throws(SystemError) {
-                count = try unsafe completions.poll(base, count: buffer.count)
-            } catch {
-                failure = error
-            }
+        guard let completions else { return 0 }
+        let batch: InlineArray<16, RDMACompletion>
+        let count: Int
+        do throws(SystemError) {
+            (batch, count) = try completions.pollBatch()
+        } catch {
+            throw .unreachable(error)
         }
-        if let failure { throw .unreachable(failure) }
         for index in 0..<count {
             guard batch[index].status == 0 else { throw .queueFailed }
             body(Int(batch[index].id))

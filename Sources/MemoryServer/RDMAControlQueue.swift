@@ -60,20 +60,14 @@ import Verbs
 
     /// Takes what the device has finished.
     private func poll() throws(RDMASessionEnd) {
-        var done = InlineArray<16, RDMACompletion>(repeating: RDMACompletion())
         while true {
-            var count = 0
-            var failure: SystemError?
-            var span = done.mutableSpan
-            unsafe span.withUnsafeMutableBufferPointer { buffer in
-                guard let base = buffer.baseAddress else { return }
-                do throws(SystemError) {
-                    count = try unsafe completions.poll(base, count: buffer.count)
-                } catch {
-                    failure = error
-                }
+            let done: InlineArray<16, RDMACompletion>
+            let count: Int
+            do throws(SystemError) {
+                (done, count) = try completions.pollBatch()
+            } catch {
+                throw .failed(error)
             }
-            if let failure { throw .failed(failure) }
             for index in 0..<count {
                 let completion = done[index]
                 // The queues have failed, or were flushed when the connection ended.

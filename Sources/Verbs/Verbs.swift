@@ -328,6 +328,26 @@ package typealias RDMACompletion = fm_rdma_completion
     ) throws(SystemError) -> Int {
         try Int(check("ibv_poll_cq") { unsafe fm_rdma_cq_poll(raw, completions, Int32(count)) })
     }
+
+    /// Takes up to 16 completions: the first `count` of the batch. Allocates nothing.
+    package func pollBatch() throws(SystemError) -> (
+        batch: InlineArray<16, RDMACompletion>, count: Int
+    ) {
+        var batch = InlineArray<16, RDMACompletion>(repeating: RDMACompletion())
+        var count = 0
+        var failure: SystemError?
+        var span = batch.mutableSpan
+        unsafe span.withUnsafeMutableBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { return }
+            do throws(SystemError) {
+                count = try unsafe poll(base, count: buffer.count)
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
+        return (batch, count)
+    }
 }
 
 /// The library's words for a completion's status.
