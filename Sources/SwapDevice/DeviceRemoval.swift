@@ -174,7 +174,7 @@ package struct DeviceRemoval {
                 try KernelNBDAttachment(directory: directory, log: log).replaceKeeper(&changed)
                 return .keeperReplaced
             }
-            if record.frontend == "module", KernelModule.status(name) != nil {
+            if record.frontend == "module", try KernelModule.status(name) != nil {
                 return try healthy(record)
             }
             try dismantle(record)

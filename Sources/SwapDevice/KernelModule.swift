@@ -112,18 +112,17 @@ package enum KernelModule {
         do throws(SwapDeviceError) {
             _ = try ask(FARMEM_CMD_DETACH, [(FARMEM_A_NAME, .text(name))])
         } catch {
-            if case .refusedByModule(ENODEV, _) = error { return }
-            if case .system(let error) = error, error.code == ENOENT { return }
-            throw error
+            if !error.saysThereIsNone { throw error }
         }
     }
 
     /// What the module says of a device; nil when it has none of that name, or is not loaded.
-    static func status(_ name: String) -> ModuleStatus? {
+    static func status(_ name: String) throws(SwapDeviceError) -> ModuleStatus? {
         do throws(SwapDeviceError) {
             return ModuleStatus(try ask(FARMEM_CMD_STATUS, [(FARMEM_A_NAME, .text(name))]))
         } catch {
-            return nil
+            if error.saysThereIsNone { return nil }
+            throw error
         }
     }
 
@@ -164,6 +163,17 @@ package enum KernelModule {
             throw .system(SystemError(call: "ask farmem.ko", code: -result))
         }
         return unsafe Array(reply.prefix(Int(answer.length)))
+    }
+}
+
+extension SwapDeviceError {
+    /// The module has no such device, or is not loaded.
+    fileprivate var saysThereIsNone: Bool {
+        switch self {
+        case .refusedByModule(let code, _): code == ENODEV
+        case .system(let error): error.code == ENOENT
+        default: false
+        }
     }
 }
 

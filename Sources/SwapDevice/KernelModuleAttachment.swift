@@ -30,7 +30,7 @@ package struct KernelModuleAttachment {
         _ request: AttachRequest, _ setup: KernelModule.Setup
     ) throws(SwapDeviceError) -> String {
         try Self.check()
-        if KernelModule.status(setup.name) != nil { throw .nameInUse(setup.name) }
+        if try KernelModule.status(setup.name) != nil { throw .nameInUse(setup.name) }
         return try steps.run(request, frontend: "module") { record in
             let status = try KernelModule.attach(setup)
             guard !status.disk.isEmpty else {
@@ -63,7 +63,7 @@ package struct KernelModuleAttachment {
 extension DeviceRemoval {
     /// Removes a device of the module, whatever there is of it. Throws while pages are on it.
     func dismantleKernelModule(_ record: DeviceRecord) throws {
-        guard let status = KernelModule.status(record.name) else { return }
+        guard let status = try KernelModule.status(record.name) else { return }
         let device = "/dev/\(status.disk)"
         if try swapAreas().contains(where: { $0.path == device }) {
             try check("swapoff \(device)") { unsafe fm_swapoff(device) }
@@ -83,7 +83,7 @@ extension DeviceRemoval {
 extension DeviceStatus {
     /// What the module says of a device of its own.
     mutating func readModule() {
-        guard let status = KernelModule.status(record.name) else { return }
+        guard let status = try? KernelModule.status(record.name) else { return }
         condition =
             switch status.state {
             case "reconnecting": .reconnecting
