@@ -87,7 +87,7 @@ struct ControlLoop {
         case .requestStart: feed(.requestStarted, handle, at: now)
         case .requestEnd:
             measure(handle, at: now)
-            feed(.requestEnded(recycledAt: recycledAt), handle, at: now)
+            feed(.requestEnded(recycledAt: recycledAt, latency: event.latency), handle, at: now)
         case .containerStopped: end(handle, at: now)
         }
     }

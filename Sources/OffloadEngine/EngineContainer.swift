@@ -88,6 +88,7 @@ final class EngineContainer: Sendable {
     func measure() -> ContainerMeasure? {
         guard let use = try? group.use() else { return nil }
         return ContainerMeasure(
-            local: use.local, far: use.far, anonymous: use.anonymous, refaults: use.refaults)
+            local: use.local, far: use.far, anonymous: use.anonymous, refaults: use.refaults,
+            file: use.file)
     }
 }

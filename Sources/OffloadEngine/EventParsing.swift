@@ -53,6 +53,12 @@ private func parseEvent(_ value: JSONValue) throws(EventError) -> LifecycleEvent
         }
         event.keepAlive = .milliseconds(milliseconds)
     }
+    if let latency = value["latency_us"], !latency.isNull {
+        guard let microseconds = latency.integer, microseconds >= 0, microseconds < 1 << 50 else {
+            throw EventError("\"latency_us\" must be a whole number, zero or more")
+        }
+        event.latency = .microseconds(microseconds)
+    }
     return event
 }
 

@@ -19,15 +19,18 @@ package struct LifecycleEvent: Equatable, Sendable {
     package var controlGroup: String?
     /// After which idle time the sender will end it, when it says.
     package var keepAlive: Nanoseconds?
+    /// How long the request took that ended.
+    package var latency: Nanoseconds?
 
     package init(
         kind: Kind, container: String, function: String? = nil, controlGroup: String? = nil,
-        keepAlive: Nanoseconds? = nil
+        keepAlive: Nanoseconds? = nil, latency: Nanoseconds? = nil
     ) {
         self.kind = kind
         self.container = container
         self.function = function
         self.controlGroup = controlGroup
         self.keepAlive = keepAlive
+        self.latency = latency
     }
 }

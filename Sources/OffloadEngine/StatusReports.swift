@@ -48,6 +48,7 @@ extension ContainerStatus {
             "requests": JSONValue(requests),
             "local_bytes": optional(measure?.local.bytes),
             "anon_bytes": optional(measure?.anonymous.bytes),
+            "file_bytes": optional(measure?.file?.bytes),
             "far_bytes": optional(measure?.far?.bytes),
             "runtime_pucket_bytes": JSONValue(runtime.bytes),
             "init_pucket_bytes": JSONValue(initialization.bytes),

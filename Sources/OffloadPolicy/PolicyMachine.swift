@@ -91,7 +91,7 @@ package struct PolicyMachine: Sendable {
             output.add(
                 .snapshot(.initialization), .initPucket, "init done", &container)
         case .requestStarted: requestStarted(&container, at: now, into: &output)
-        case .requestEnded(let recycledAt):
+        case .requestEnded(let recycledAt, _):
             // An end without a beginning says nothing.
             guard container.running > 0 else { break }
             container.recycledAt = recycledAt
@@ -135,7 +135,7 @@ package struct PolicyMachine: Sendable {
         let hasPaused = container.idleSince.map { now - $0 >= settings.recallAfter } ?? false
         let mayHaveLeft =
             container.unfinishedRelease != nil || (container.windowLeft != nil && hasPaused)
-        if settings.recalls && (wasDrained || mayHaveLeft) {
+        if settings.prefetch != .off && (wasDrained || mayHaveLeft) {
             // The recall reads far memory on purpose: watching for refaults ends here.
             container.refaultsAtRelease = nil
             output.add(

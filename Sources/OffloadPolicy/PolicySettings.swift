@@ -20,8 +20,8 @@ package struct PolicySettings: Equatable, Sendable {
     package var offloadsInitialization = true
     /// Drain containers that are idle longer than almost all reuse intervals.
     package var drainsIdle = true
-    /// Bring the working set back at once when a request comes.
-    package var recalls = true
+    /// Bring the working set back at once when a request comes to a drained container.
+    package var prefetch = PrefetchMode.adaptive
     /// A pause in an open window after which a request reads the working set back too.
     package var recallAfter = Nanoseconds.seconds(1)
     /// Reclaim through the group's limit what process_madvise cannot move (pages shared by forks).

@@ -81,16 +81,26 @@ package struct ContainerMeasure: Equatable, Sendable {
     package var local: ByteCount
     package var far: ByteCount?
     package var anonymous: ByteCount
+    /// File cache charged to the container: local, and never counted as offloaded when it is dropped.
+    package var file: ByteCount?
     /// Pages read back from far memory since the container began.
     package var refaults: UInt64?
+    /// Total time in which a task of the container waited for memory.
+    package var stall: Nanoseconds?
+    /// How the anonymous memory divides, as of `measuredAt` in it.
+    package var segments: SegmentSizes?
 
     package init(
-        local: ByteCount, far: ByteCount?, anonymous: ByteCount, refaults: UInt64?
+        local: ByteCount, far: ByteCount?, anonymous: ByteCount, refaults: UInt64?,
+        file: ByteCount? = nil, stall: Nanoseconds? = nil, segments: SegmentSizes? = nil
     ) {
         self.local = local
         self.far = far
         self.anonymous = anonymous
         self.refaults = refaults
+        self.file = file
+        self.stall = stall
+        self.segments = segments
     }
 }
 
@@ -117,7 +127,8 @@ package enum ContainerEvent: Equatable, Sendable {
     /// `recycledAt`: when it will be ended if no request comes.
     case initDone(recycledAt: Nanoseconds?)
     case requestStarted
-    case requestEnded(recycledAt: Nanoseconds?)
+    /// `latency`: how long the request took, when whoever reports it knows.
+    case requestEnded(recycledAt: Nanoseconds?, latency: Nanoseconds? = nil)
     case stopped
     case measured(ContainerMeasure)
     case reported(ActionReport)
@@ -128,10 +139,19 @@ package struct HostMeasure: Equatable, Sendable {
     /// Thousandths of the time since the last measure in which a task waited for memory.
     package var pressurePermille: UInt64?
     package var farFree: ByteCount?
+    /// Whether far memory answers now; nil when nobody tells (a swap device of another kind).
+    package var farIsConnected: Bool?
+    /// What a page took lately to come from far memory: the slower end (p99) of the last seconds; nil when unknown.
+    package var farLatency: Nanoseconds?
 
-    package init(pressurePermille: UInt64?, farFree: ByteCount?) {
+    package init(
+        pressurePermille: UInt64?, farFree: ByteCount?, farIsConnected: Bool? = nil,
+        farLatency: Nanoseconds? = nil
+    ) {
         self.pressurePermille = pressurePermille
         self.farFree = farFree
+        self.farIsConnected = farIsConnected
+        self.farLatency = farLatency
     }
 }
 

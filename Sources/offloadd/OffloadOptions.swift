@@ -33,8 +33,10 @@ let runOptions: [Option] =
             help: "Offload what a window of requests did not touch."),
         Option("semi-warm", .flag, default: "true", help: "Drain containers that stay idle."),
         Option(
-            "prefetch", .flag, default: "true",
-            help: "Bring the working set back when a request comes."),
+            "prefetch", .choice(PrefetchMode.allCases.map(\.rawValue)), default: "adaptive",
+            help:
+                "Bring back at a request: nothing, all that was drained, or what first requests used."
+        ),
         Option(
             "prefetch-after", .duration, default: "1s",
             help: "Do so within a window of requests too, after a pause this long."),
@@ -121,7 +123,7 @@ private func policySettings(_ invocation: Invocation) -> PolicySettings {
     policy.offloadsRuntime = invocation.flag("runtime-pucket")
     policy.offloadsInitialization = invocation.flag("init-pucket")
     policy.drainsIdle = invocation.flag("semi-warm")
-    policy.recalls = invocation.flag("prefetch")
+    policy.prefetch = PrefetchMode(rawValue: invocation.string("prefetch")) ?? .adaptive
     policy.recallAfter = invocation.duration("prefetch-after")
     policy.reclaimsShared = invocation.flag("shared-pages")
     let window = invocation.integer("request-window")

@@ -113,6 +113,7 @@ import Testing
         #expect(events.map(\.kind) == [.containerStarted, .requestEnd])
         #expect(events[0].controlGroup == "/farmem/web-1")
         #expect(events[1].keepAlive == .seconds(60))
+        #expect(events[1].latency == .microseconds(12))
         #expect(try parse(#"{"event":"init_done","container":"a"}"#).count == 1)
     }
 
@@ -124,6 +125,7 @@ import Testing
         #"{"event":"container_started","container":"a","cgroup":"relative"}"#,
         #"{"event":"request_end","container":"a","keep_alive_ms":-1}"#,
         #"{"event":"request_end","container":"a","keep_alive_ms":"soon"}"#,
+        #"{"event":"request_end","container":"a","latency_us":-1}"#,
     ])
     func nonsenseIsRefusedWithOneLine(text: String) {
         #expect(throws: EventError.self) { try parse(text) }

@@ -81,7 +81,7 @@ struct RandomWorld {
     private mutating func send(_ event: ContainerEvent, _ number: UInt64) {
         switch event {
         case .requestStarted where alive.contains(number): running[number, default: 0] += 1
-        case .requestEnded(let at) where isRunning(number):
+        case .requestEnded(let at, _) where isRunning(number):
             running[number, default: 0] -= 1
             recycledAt[number] = at
         case .initDone(let at)
