@@ -33,6 +33,26 @@ package enum AnswerCheck {
                 ? nil : "sin^2 + cos^2 is not 1 on average"
         case "web":
             return number("bytes") > 0 && number("page") >= 0 ? nil : "has no page"
+        case "matmul":
+            return number("size") > 0 && number("wrong_rows") == 0
+                ? nil : "its product fails Freivalds' check"
+        case "linpack":
+            return number("wrong_unknowns") == 0 && answer["is_accurate"]?.bool == true
+                ? nil : "its solution does not solve the system"
+        case "chameleon":
+            return number("cells") == 10_000 && number("sum") == number("page_sum")
+                ? nil : "its page does not show the table"
+        case "pyaes":
+            return number("characters") > 0 && number("restored") == number("characters")
+                ? nil : "its text does not come back"
+        case "gzip":
+            return number("bytes") > 0 && number("restored") == number("bytes")
+                ? nil : "its file does not come back"
+        case "bert":
+            // Exactly BERT-base with its masked-token head.
+            let sum = answer["probability_sum"]?.double ?? -1
+            return number("parameters") == 109_514_298 && abs(sum - 1) < 1e-3
+                ? nil : "its probabilities do not add up to 1"
         default: return nil
         }
     }

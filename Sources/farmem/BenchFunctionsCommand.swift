@@ -8,7 +8,12 @@ import Synchronization
 import WorkloadTrace
 
 /// The functions of this repository from short to long running: the order in which traces are mapped onto them.
-private let knownFunctions = ["web", "float", "graph", "image", "json"]
+private let knownFunctions = [
+    "web", "float", "chameleon", "gzip", "pyaes", "linpack", "image", "json", "matmul", "bert",
+    "graph",
+]
+/// What runs unless --functions says otherwise: five kinds of memory in little time.
+private let defaultFunctions = ["web", "float", "image", "json", "graph"]
 
 let benchFunctionsCommand = Command(
     name: "functions",
@@ -44,7 +49,9 @@ let benchFunctionsCommand = Command(
             "start", .duration, default: "0s", help: "Where in the trace to begin, in its time."),
         Option(
             "functions", .string, placeholder: "LIST",
-            help: "Some of \(knownFunctions.joined(separator: ",")) (default all)."),
+            help:
+                "Some of \(knownFunctions.joined(separator: ",")) (default \(defaultFunctions.joined(separator: ",")))."
+        ),
         Option(
             "trace-functions", .integer(1...512), default: "60",
             help: "Most functions of the trace; of more a seeded sample."),
@@ -115,7 +122,7 @@ struct FunctionBenchSettings: Sendable {
         }
         functionsDirectory = invocation.string("functions-dir")
         logLevel = invocation.string("log-level")
-        functions = knownFunctions
+        functions = defaultFunctions
         if let list = invocation.stringIfSet("functions") {
             let names = list.split(separator: ",").map(String.init)
             for name in names where !knownFunctions.contains(name) {

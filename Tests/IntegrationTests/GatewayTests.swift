@@ -98,7 +98,11 @@ struct GatewayTests {
 
     @Test(.timeLimit(.minutes(2))) func everyFunctionAnswersTheSameToTheSameRequest() throws {
         let (process, client) = try start()
-        for function in ["web", "graph", "json", "image", "float"] {
+        let functions = [
+            "web", "graph", "json", "image", "float", "matmul", "linpack", "chameleon", "pyaes",
+            "gzip", "bert",
+        ]
+        for function in functions {
             let first = try call(client, function, #"{"seed": 1}"#)
             #expect(first.status == 200, "\(function): \(first.text)")
             #expect(first.header("X-Farmem-Cold") == "1")
@@ -109,7 +113,7 @@ struct GatewayTests {
             #expect(again.body == first.body, "\(function)")
             #expect(again.header("X-Farmem-Container") == first.header("X-Farmem-Container"))
         }
-        #expect(try containers(client).count == 5)
+        #expect(try containers(client).count == functions.count)
         #expect(try call(client, "none", "{}").status == 404)
         let metrics = try client.request("GET", "/metrics", timeout: .seconds(5)).text
         #expect(metrics.contains(#"farmem_gateway_requests_total{function="web"} 3"#))

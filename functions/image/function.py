@@ -23,7 +23,7 @@ def _picture():
         x, y, size = rng.randrange(WIDTH), rng.randrange(HEIGHT), rng.randrange(20, 200)
         draw.ellipse((x, y, x + size, y + size), fill=tuple(rng.randbytes(3)))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
+    picture.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
 
 
