@@ -156,9 +156,10 @@ class SwapFile:
             self.path.unlink()
 
 
-def tuning_options():
+def tuning_options(polling=False):
     """The options for farswap attach that docs/operations.md recommends here: with them it is judged."""
-    return ["--page-cluster", "5", *halt_poll_options()]
+    threads = ["--threads", "1"] if polling or os.cpu_count() <= 2 else []
+    return ["--page-cluster", "5", *threads, *(["--poll", "1ms"] if polling else []), *halt_poll_options()]
 
 
 def halt_poll_options():
