@@ -38,13 +38,7 @@ extension PolicyMachine {
 
     /// Backs off when released pages come back outside of a recall.
     mutating func noteRefaults(_ container: inout ContainerRecord, at now: Nanoseconds) {
-        guard let before = container.refaultsAtRelease, let after = container.measure?.refaults,
-            container.releasedPages > 0
-        else { return }
-        let back = after >= before ? after - before : 0
-        guard back * 1000 > container.releasedPages * settings.refaultPermille, back > 256 else {
-            return
-        }
+        guard refaultsExceed(container) else { return }
         container.refaultsAtRelease = nil
         container.rollbackInterval = min(
             container.rollbackInterval + container.rollbackInterval,
@@ -56,5 +50,14 @@ extension PolicyMachine {
         {
             functions[container.function]?.window = min(window * 2, 32)
         }
+    }
+
+    /// Whether more of the last release came back than the ceiling allows.
+    func refaultsExceed(_ container: ContainerRecord) -> Bool {
+        guard let before = container.refaultsAtRelease, let after = container.measure?.refaults,
+            container.releasedPages > 0
+        else { return false }
+        let back = after >= before ? after - before : 0
+        return back * 1000 > container.releasedPages * settings.refaultPermille && back > 256
     }
 }

@@ -5,8 +5,8 @@ package import FarMemory
 // A container becomes semi-warm when it has been idle for the function's delay (see ReuseIntervals). From then on
 // it owes what the drain rate says for the time that has passed: a percentage of what it held at that moment per second, or
 // an amount per second. Each tick what it owes is granted out of the shared budget, but never below the floor; one grant at a
-// time is under way. Containers take turns at being served first. When nothing is left that process_madvise can move,
-// the rest above the floor is reclaimed once through the group, if that is allowed.
+// time is under way. Who went away empty-handed is served first at the next tick. When nothing is left that
+// process_madvise can move, the rest above the floor is reclaimed once through the group, if that is allowed.
 
 /// Grants smaller than this wait: a call for a few pages costs more than it moves.
 private let grantMinimum = ByteCount.kib(256)
@@ -18,21 +18,29 @@ extension PolicyMachine {
     ) {
         noteHost(host, at: now)
         guard settings.drainsIdle else { return }
-        let order = containers.keys.sorted()
+        serve(containers.keys.sorted(), at: now, into: &decisions)
+    }
+
+    /// Serves containers, given in the order of their handles.
+    mutating func serve(
+        _ order: [ContainerHandle], at now: Nanoseconds, into decisions: inout [Decision]
+    ) {
         guard !order.isEmpty else { return }
         let first = order.firstIndex { $0 >= nextServed } ?? 0
+        var turn = BudgetTurn()
         for id in order[first...] + order[..<first] {
             guard var container = containers[id] else { continue }
             var output = Output(id: id)
-            serve(&container, at: now, into: &output)
+            serve(&container, at: now, turn: &turn, into: &output)
             containers[id] = container
             decisions += output.decisions
         }
-        nextServed = ContainerHandle(order[first].number + 1)
+        if let next = turn.emptyHanded ?? turn.cutShort { nextServed = next }
     }
 
     private mutating func serve(
-        _ container: inout ContainerRecord, at now: Nanoseconds, into output: inout Output
+        _ container: inout ContainerRecord, at now: Nanoseconds, turn: inout BudgetTurn,
+        into output: inout Output
     ) {
         noteRefaults(&container, at: now)
         guard let idleSince = container.idleSince else { return }
@@ -46,15 +54,16 @@ extension PolicyMachine {
             return
         }
         if container.isExhausted {
-            reclaimShared(&container, at: now, into: &output)
+            reclaimShared(&container, at: now, turn: &turn, into: &output)
         } else {
-            grant(&container, idle: now - idleSince, at: now, into: &output)
+            grant(&container, idle: now - idleSince, at: now, turn: &turn, into: &output)
         }
     }
 
     /// What is left belongs to several processes, or is not anonymous: once, the kernel's own reclaim.
     private mutating func reclaimShared(
-        _ container: inout ContainerRecord, at now: Nanoseconds, into output: inout Output
+        _ container: inout ContainerRecord, at now: Nanoseconds, turn: inout BudgetTurn,
+        into output: inout Output
     ) {
         let measure = container.measure
         let above = (measure?.local ?? .zero) - settings.floor
@@ -65,6 +74,7 @@ extension PolicyMachine {
             return
         }
         let granted = budget.take(upTo: wanted, at: now)
+        turn.note(output.id, wanted: wanted, granted: granted)
         guard granted > .zero else { return }
         container.reclaimedShared = true
         output.addPageAction(
@@ -74,7 +84,7 @@ extension PolicyMachine {
     private func enterSemiWarm(
         _ container: inout ContainerRecord, idle: Nanoseconds, at now: Nanoseconds
     ) {
-        guard idle >= semiWarmDelay(of: container.function).delay,
+        guard idle >= semiWarmWait(of: container.function),
             let measure = container.measure, mayWrite(container, at: now) == nil
         else { return }
         container.phase = .semiWarm
@@ -101,7 +111,7 @@ extension PolicyMachine {
 
     private mutating func grant(
         _ container: inout ContainerRecord, idle: Nanoseconds, at now: Nanoseconds,
-        into output: inout Output
+        turn: inout BudgetTurn, into output: inout Output
     ) {
         guard let measure = container.measure else { return }
         let above = measure.local - settings.floor
@@ -113,6 +123,7 @@ extension PolicyMachine {
         let wanted = min(above, ByteCount(container.drainOwed))
         guard wanted >= min(grantMinimum, above) else { return }
         let granted = budget.take(upTo: wanted, at: now)
+        turn.note(output.id, wanted: wanted, granted: granted)
         guard granted > .zero else {
             container.lastRule = .budget
             return
@@ -123,5 +134,22 @@ extension PolicyMachine {
             .drain(grant: granted), .semiWarm,
             "idle \(idle.milliseconds)ms, delay \(delay) (\(origin))",
             &container)
+    }
+}
+
+/// Who was served worst in one tick. Depends on what was wanted only, not on how often there was a tick.
+struct BudgetTurn {
+    /// The first that wanted pages and got none.
+    private(set) var emptyHanded: ContainerHandle?
+    /// The first that got fewer than it wanted.
+    private(set) var cutShort: ContainerHandle?
+
+    mutating func note(_ id: ContainerHandle, wanted: ByteCount, granted: ByteCount) {
+        guard granted.pages < wanted.pages else { return }
+        if granted == .zero {
+            if emptyHanded == nil { emptyHanded = id }
+        } else if cutShort == nil {
+            cutShort = id
+        }
     }
 }

@@ -276,12 +276,21 @@ package struct PolicyMachine: Sendable {
 
     /// When a container of this function may be drained, and by what: idle time, and its origin.
     package func semiWarmDelay(of function: String) -> (delay: Nanoseconds, origin: String) {
-        let reuse = functions[function]?.reuse
-        guard let reuse, reuse.samples >= settings.reuseSamplesMinimum,
+        let wait = semiWarmWait(of: function)
+        if settings.semiWarmDelays[function] != nil { return (wait, "given") }
+        let samples = functions[function]?.reuse.samples ?? 0
+        guard samples >= settings.reuseSamplesMinimum else { return (wait, "prior") }
+        return (wait, "p\(settings.reusePermille)/1000 of \(samples) reuses")
+    }
+
+    /// The same without its origin: cheap enough for each request.
+    package func semiWarmWait(of function: String) -> Nanoseconds {
+        if let given = settings.semiWarmDelays[function] { return given }
+        guard let reuse = functions[function]?.reuse,
+            reuse.samples >= settings.reuseSamplesMinimum,
             let quantile = reuse.quantile(permille: settings.reusePermille)
-        else { return (max(settings.semiWarmPrior, settings.semiWarmMinimum), "prior") }
-        let delay = max(quantile, settings.semiWarmMinimum)
-        return (delay, "p\(settings.reusePermille)/1000 of \(reuse.samples) reuses")
+        else { return max(settings.semiWarmPrior, settings.semiWarmMinimum) }
+        return max(quantile, settings.semiWarmMinimum)
     }
 }
 

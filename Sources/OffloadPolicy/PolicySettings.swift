@@ -41,6 +41,8 @@ package struct PolicySettings: Equatable, Sendable {
     /// The delay as long as fewer than `reuseSamplesMinimum` intervals of the function are known.
     package var semiWarmPrior = Nanoseconds.seconds(30)
     package var reuseSamplesMinimum: UInt64 = 5
+    /// Delays of functions that are not learned but given: an operator's, or an oracle's in simulation.
+    package var semiWarmDelays: [String: Nanoseconds] = [:]
     /// Never drained sooner than this.
     package var semiWarmMinimum = Nanoseconds.seconds(2)
     package var drainRate = DrainRate.percentPerSecond(10)
