@@ -134,8 +134,8 @@ let package = Package(
         ]),
         program("farmem", [
             "SwapDevice", "FabricRDMA", "PoolProtocol",
-            "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Measurement", "WorkloadSimulation",
-            "WorkloadTrace", "Telemetry", "JSONText", "FarMemory",
+            "HTTPEndpoint", "CommandLineKit", "Containers", "LinuxSystem", "Measurement",
+            "WorkloadSimulation", "WorkloadTrace", "Telemetry", "JSONText", "FarMemory",
         ]),
 
         // Tests.
@@ -186,6 +186,7 @@ let package = Package(
             "TestSupport",
         ]),
         tests("WorkloadTraceTests", ["WorkloadTrace", "LinuxSystem", "FarMemory", "TestSupport"]),
+        tests("MeasurementTests", ["Measurement", "JSONText", "FarMemory"]),
         tests("GatewayTests", ["Gateway", "JSONText", "LinuxSystem", "FarMemory", "TestSupport"]),
         tests("SimulationTests", [
             "Fabric", "FabricSimulator", "FarMemory", "LinuxSystem", "SwapDevice",

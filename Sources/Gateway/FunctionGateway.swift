@@ -204,6 +204,9 @@ package final class FunctionGateway: Sendable {
             response = HTTPResponse(
                 status: answer.status, headers: [("Content-Type", "application/json")],
                 body: answer.body)
+            if let faults = answer.header("X-Farmem-Major-Faults") {
+                response.headers.append(("X-Farmem-Major-Faults", faults))
+            }
             let now = monotonicNow()
             mark(container.id, .idle, requests: container.requests)
             post(.requestEnd, container, latency: Nanoseconds(now - began))

@@ -6,13 +6,15 @@ package struct PhaseResult: Sendable {
     package var results: [RequestResult]
     package var memory: [String: MemoryFigures]
     package var samplesMissed: Int
+    package var timeline: MemoryTimeline
+    package var decisions: [JSONValue]
 
-    package init(
-        results: [RequestResult], memory: [String: MemoryFigures], samplesMissed: Int
-    ) {
+    package init(results: [RequestResult], sampled: MemorySampler.Findings) {
         self.results = results
-        self.memory = memory
-        self.samplesMissed = samplesMissed
+        memory = sampled.figures
+        samplesMissed = sampled.missed
+        timeline = sampled.timeline
+        decisions = sampled.decisions
     }
 }
 

@@ -1,7 +1,7 @@
 import Containers
 package import FarMemory
 import HTTPEndpoint
-import JSONText
+package import JSONText
 package import LinuxSystem
 import Synchronization
 
@@ -21,6 +21,8 @@ package struct MemoryFigures: Equatable, Sendable {
     package var refaults: UInt64 = 0
 
     private func mean(_ sum: Double) -> Double { samples > 0 ? sum / Double(samples) : 0 }
+
+    package init() {}
 
     /// Bytes of all containers together, on average over time.
     package var local: Double { mean(localSum) }
@@ -43,15 +45,28 @@ package final class MemorySampler: Sendable {
         var recalled: UInt64 = 0
     }
 
+    /// One container now.
+    private struct Sample {
+        var id: String
+        var function: String
+        var isIdle: Bool
+        var use: MemoryUse
+    }
+
     private struct State {
         var figures: [String: MemoryFigures] = [:]
         var moved: [String: Moved] = [:]
         var missed = 0
+        var timeline = MemoryTimeline()
+        var decisions: [JSONValue] = []
+        var lastDecision: Int64 = 0
     }
 
     private let gateway: Endpoint
     private let controller: Endpoint?
     private let interval: Nanoseconds
+    private let timelineInterval: Nanoseconds
+    private let started = monotonicNow()
     /// On the monotonic clock: samples before it count what moved, not what is held.
     private let measuredFrom: Int64
     private let groups: ControlGroups
@@ -62,11 +77,12 @@ package final class MemorySampler: Sendable {
     /// Starts sampling. `controller` is offloadd, where it runs. What containers hold is averaged from the end of the warm-up.
     package init(
         gateway: Endpoint, controller: Endpoint?, functions: [String], warmUp: Nanoseconds = .zero,
-        interval: Nanoseconds = .milliseconds(250)
+        interval: Nanoseconds = .milliseconds(250), timelineInterval: Nanoseconds = .seconds(1)
     ) throws(SystemError) {
         self.gateway = gateway
         self.controller = controller
-        self.interval = interval
+        self.interval = min(interval, timelineInterval)
+        self.timelineInterval = timelineInterval
         measuredFrom = monotonicNow() + warmUp.nanoseconds
         guard let groups = try ControlGroups.discover() else {
             throw SystemError(call: "find the memory controller", code: 19)
@@ -74,13 +90,24 @@ package final class MemorySampler: Sendable {
         self.groups = groups
         state.withLock { state in
             for function in functions { state.figures[function] = MemoryFigures() }
+            state.timeline.startedAtUnix = wallClockNow() / 1_000_000
         }
         let thread = try WorkerThread("sampler") { [self] in run() }
         self.thread.withLock { $0 = thread }
     }
 
-    /// Ends sampling and gives the figures by function, and how many samples could not be taken.
-    package func stop() -> (figures: [String: MemoryFigures], missed: Int) {
+    /// What was sampled of a phase.
+    package struct Findings: Sendable {
+        package var figures: [String: MemoryFigures]
+        /// Samples that could not be taken.
+        package var missed: Int
+        package var timeline: MemoryTimeline
+        /// The controller's decisions, as it tells them.
+        package var decisions: [JSONValue]
+    }
+
+    /// Ends sampling and gives what was found.
+    package func stop() -> Findings {
         isStopping.store(true, ordering: .releasing)
         thread.withLock { thread in
             thread?.join()
@@ -94,7 +121,9 @@ package final class MemorySampler: Sendable {
                 figures[moved.function]?.refaults +=
                     moved.back > moved.recalled ? moved.back - moved.recalled : 0
             }
-            return (figures, state.missed)
+            return Findings(
+                figures: figures, missed: state.missed, timeline: state.timeline,
+                decisions: state.decisions)
         }
     }
 
@@ -102,11 +131,15 @@ package final class MemorySampler: Sendable {
         let gateway = HTTPClient(target: gateway)
         let controller = controller.map { HTTPClient(target: $0) }
         var next = monotonicNow()
+        var nextPoint = next
         while !isStopping.load(ordering: .acquiring) {
             if let containers = list(gateway, "/v1/status") {
-                take(containers)
+                let isPoint = monotonicNow() >= nextPoint
+                take(containers, forTimeline: isPoint)
+                if isPoint { nextPoint = max(nextPoint, next) + timelineInterval.nanoseconds }
                 if let controller, let known = list(controller, "/v1/containers") {
                     note(known)
+                    noteDecisions(controller)
                 }
             } else {
                 state.withLock { $0.missed += 1 }
@@ -123,8 +156,8 @@ package final class MemorySampler: Sendable {
         return (try? JSONValue.parse(response.body))?["containers"]?.array
     }
 
-    private func take(_ containers: [JSONValue]) {
-        var uses: [(id: String, function: String, isIdle: Bool, use: MemoryUse)] = []
+    private func take(_ containers: [JSONValue], forTimeline: Bool) {
+        var uses: [Sample] = []
         for container in containers {
             guard let path = container["cgroup"]?.string, let id = container["id"]?.string,
                 let function = container["function"]?.string,
@@ -132,22 +165,62 @@ package final class MemorySampler: Sendable {
                 // A container that starts or goes has no group yet, or no more.
                 let use = try? groups.open(path).use()
             else { continue }
-            uses.append((id, function, phase == "idle", use))
+            uses.append(
+                Sample(id: id, function: function, isIdle: phase == "idle", use: use))
         }
+        let point = forTimeline ? timelinePoint(uses) : nil
         state.withLock { state in
-            for (id, function, _, use) in uses {
-                state.moved[id, default: Moved(function: function)].back = use.refaults ?? 0
+            if let point { state.timeline.points.append(point) }
+            for one in uses {
+                state.moved[one.id, default: Moved(function: one.function)].back =
+                    one.use.refaults ?? 0
             }
             guard monotonicNow() >= measuredFrom else { return }
             for name in state.figures.keys { state.figures[name]?.samples += 1 }
-            for (_, function, isIdle, use) in uses {
-                state.figures[function]?.localSum += Double(use.local.bytes)
-                state.figures[function]?.farSum += Double(use.far?.bytes ?? 0)
-                state.figures[function]?.containerSum += 1
-                if isIdle {
-                    state.figures[function]?.idleLocalSum += Double(use.local.bytes)
-                    state.figures[function]?.idleSum += 1
+            for one in uses {
+                state.figures[one.function]?.localSum += Double(one.use.local.bytes)
+                state.figures[one.function]?.farSum += Double(one.use.far?.bytes ?? 0)
+                state.figures[one.function]?.containerSum += 1
+                if one.isIdle {
+                    state.figures[one.function]?.idleLocalSum += Double(one.use.local.bytes)
+                    state.figures[one.function]?.idleSum += 1
                 }
+            }
+        }
+    }
+
+    private func timelinePoint(_ uses: [Sample]) -> TimelinePoint {
+        var point = TimelinePoint(milliseconds: (monotonicNow() - started) / 1_000_000)
+        for one in uses {
+            var holding = point.functions[one.function] ?? TimelinePoint.Holding()
+            holding.local += one.use.local.bytes
+            holding.far += one.use.far?.bytes ?? 0
+            holding.containers += 1
+            holding.idle += one.isIdle ? 1 : 0
+            point.functions[one.function] = holding
+        }
+        let counts = parseSwapCounts((try? readSmallText("/proc/vmstat")) ?? "")
+        point.swappedOut = counts.out
+        point.swappedIn = counts.in
+        return point
+    }
+
+    /// What the controller decided since the last time. It keeps the last few thousand.
+    private func noteDecisions(_ client: HTTPClient) {
+        let last = state.withLock { $0.lastDecision }
+        guard
+            let response = try? client.request(
+                "GET", "/v1/events?since=\(last)", timeout: .seconds(2)),
+            response.status == 200,
+            let events = (try? JSONValue.parse(response.body))?["events"]?.array
+        else { return }
+        state.withLock { state in
+            for event in events {
+                guard let sequence = event["seq"]?.integer, sequence > state.lastDecision else {
+                    continue
+                }
+                state.lastDecision = sequence
+                state.decisions.append(event)
             }
         }
     }

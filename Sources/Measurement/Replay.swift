@@ -23,41 +23,68 @@ package struct RequestResult: Equatable, Sendable {
     /// From the moment it was due to its answer.
     package var latency: Nanoseconds
     package var isCold: Bool
+    /// Pages that the function had to wait for while it answered; nil when the agent did not say.
+    package var majorFaults: Int?
 }
 
 /// The first answer to each request seed of each function, given without offloading: what every later one must equal.
 package struct ReferenceAnswers: Sendable {
     private var bodies: [String: [UInt8]] = [:]
+    /// Functions that did not answer as they should, and why. Nothing of theirs can be measured.
+    package private(set) var failures: [String: String] = [:]
 
     package init() {}
 
-    /// Asks for every answer once. Throws what is wrong with the first that is not plausible.
+    /// The function that a name stands for: `bert-low` is bert under another name, with containers of its own.
+    package static func base(of name: String) -> String {
+        String(name.prefix { $0 != "-" })
+    }
+
+    /// Asks for every answer once, of one of the names that stand for a function. Names whose function fails are in `failures`.
     package static func collect(
         functions: [String], seedsPerFunction: Int, gateway: Endpoint, cancellation: Cancellation
-    ) throws(ReplayError) -> ReferenceAnswers {
+    ) -> ReferenceAnswers {
         var answers = ReferenceAnswers()
         let client = HTTPClient(target: gateway)
-        for function in functions {
-            for seed in 1...UInt64(seedsPerFunction) where !cancellation.isCancelled {
-                let response: HTTPResponse
-                do throws(HTTPClientError) {
-                    response = try client.send(function: function, seed: seed)
+        var asked: [String: String] = [:]
+        for name in functions {
+            let function = base(of: name)
+            if asked[function] == nil {
+                do throws(ReplayError) {
+                    for seed in 1...UInt64(seedsPerFunction) where !cancellation.isCancelled {
+                        let body = try answer(client, name, seed)
+                        answers.bodies["\(function)/\(seed)"] = body
+                    }
+                    asked[function] = ""
                 } catch {
-                    throw ReplayError("\(function): \(error)")
+                    asked[function] = error.description
                 }
-                guard response.status == 200 else {
-                    throw ReplayError("\(function) answered \(response.status): \(response.text)")
-                }
-                if let fault = AnswerCheck.fault(of: function, seed: seed, response.body) {
-                    throw ReplayError("\(function): the answer to seed \(seed) \(fault)")
-                }
-                answers.bodies["\(function)/\(seed)"] = response.body
             }
+            if let failure = asked[function], !failure.isEmpty { answers.failures[name] = failure }
         }
         return answers
     }
 
-    func verify(_ function: String, _ seed: UInt64, _ body: [UInt8]) -> RequestResult.Outcome {
+    private static func answer(
+        _ client: HTTPClient, _ name: String, _ seed: UInt64
+    ) throws(ReplayError) -> [UInt8] {
+        let response: HTTPResponse
+        do throws(HTTPClientError) {
+            response = try client.send(function: name, seed: seed)
+        } catch {
+            throw ReplayError("\(name): \(error)")
+        }
+        guard response.status == 200 else {
+            throw ReplayError("\(name) answered \(response.status): \(response.text)")
+        }
+        if let fault = AnswerCheck.fault(of: base(of: name), seed: seed, response.body) {
+            throw ReplayError("\(name): the answer to seed \(seed) \(fault)")
+        }
+        return response.body
+    }
+
+    func verify(_ name: String, _ seed: UInt64, _ body: [UInt8]) -> RequestResult.Outcome {
+        let function = Self.base(of: name)
         if let fault = AnswerCheck.fault(of: function, seed: seed, body) { return .wrong(fault) }
         return body == bodies["\(function)/\(seed)"] ? .right : .wrong("differs from the reference")
     }
@@ -137,6 +164,7 @@ package struct Replay: Sendable {
             let response = try client.send(function: function, seed: request.seed)
             result.latency = Nanoseconds(monotonicNow() - due)
             result.isCold = response.header("X-Farmem-Cold") == "1"
+            result.majorFaults = response.header("X-Farmem-Major-Faults").flatMap { Int($0) }
             result.outcome =
                 response.status == 200
                 ? reference.verify(function, request.seed, response.body)

@@ -18,6 +18,12 @@ package struct RequestSchedule: Equatable, Sendable {
     /// Per function: how many of the trace's functions it stands for.
     package var sources: [Int]
 
+    init() {
+        functions = []
+        requests = []
+        sources = []
+    }
+
     /// Maps each function of the trace onto one of `functions`, which are ordered from short to long running: by the rank of its mean
     /// duration, so that each gets about as many; those of unknown duration by the seed. Time is divided by `speedup`.
     package init(

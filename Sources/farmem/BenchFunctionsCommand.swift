@@ -7,14 +7,6 @@ import Measurement
 import Synchronization
 import WorkloadTrace
 
-/// The functions of this repository from short to long running: the order in which traces are mapped onto them.
-private let knownFunctions = [
-    "web", "float", "chameleon", "gzip", "pyaes", "linpack", "image", "json", "matmul", "bert",
-    "graph",
-]
-/// What runs unless --functions says otherwise: five kinds of memory in little time.
-private let defaultFunctions = ["web", "float", "image", "json", "graph"]
-
 let benchFunctionsCommand = Command(
     name: "functions",
     summary: "replay a trace against real functions without and with offloading",
@@ -26,12 +18,40 @@ let benchFunctionsCommand = Command(
         The default trace is generated from --seed. With --trace it is an Azure Functions trace as published: 2019 \
         (a directory, or the file of invocations per minute with the others beside it) or 2021 (one file). \
         Each of its functions is mapped onto one of ours by the rank of its duration. --speedup divides the trace's time, \
-        and with it the keep-alive time and the controller's delays.
+        and with it the keep-alive time and the controller's delays. With --schedule the times and functions are exactly those of \
+        a file: a heading seconds,function and a line for each request; NAME-WORD is the function NAME once more, with containers of its own, \
+        where --functions-dir has it.
+
+        With --policies the same requests are replayed once for each policy, without offloading first, and again for each repetition. \
+        A function that does not answer as it should is left out and reported; a container that dies counts as failed requests.
 
         Exit status 1 means a wrong or missing response.
         """,
     options: [
         Option("trace", .string, placeholder: "FILE|DIR", help: "Azure Functions trace to replay."),
+        Option(
+            "schedule", .string, placeholder: "FILE",
+            help: "Requests to send, in place of a trace: seconds,function."),
+        Option(
+            "policies", .string, placeholder: "LIST",
+            help:
+                "Of \(PolicyVariant.policies.joined(separator: ",")) and the names of --variant (default: none against farmem, as a table)."
+        ),
+        Option(
+            "variant", .string, repeatable: true, placeholder: "'NAME=POLICY WORD=VALUE...'",
+            help: "A policy under another name, with settings of offloadd run."),
+        Option(
+            "offload-option", .string, repeatable: true, placeholder: "[NAME:]WORD=VALUE",
+            help: "A setting of offloadd run, of all policies or of one."),
+        Option(
+            "repetitions", .integer(1...100), default: "1",
+            help: "Replay all policies so many times."),
+        Option(
+            "timeline", .duration, default: "1s",
+            help: "Interval of the memory timeline in the JSON report."),
+        Option(
+            "memory-limit", .size, placeholder: "SIZE",
+            help: "Local memory of all containers together."),
         Option(
             "speedup", .integer(1...10_000), default: "5",
             help: "Compress the trace's time so many times."),
@@ -82,81 +102,6 @@ let benchFunctionsCommand = Command(
     ],
     run: runBenchFunctions)
 
-/// What the command line asks for.
-struct FunctionBenchSettings: Sendable {
-    var trace: String?
-    var speedup: Int
-    var seed: UInt64
-    var duration: Nanoseconds
-    var warmUp: Nanoseconds
-    var start: Nanoseconds
-    var functions: [String]
-    var traceFunctions: Int
-    var rateMax: Int
-    var keepAlive: Nanoseconds
-    var farSize: ByteCount
-    var farMemory: String?
-    /// More words for `farswap attach`.
-    var attachOptions: [String]
-    var functionsDirectory: String
-    var logLevel: String
-
-    /// Different requests of each function: each is verified against its first answer.
-    static let seedsPerFunction = 8
-
-    init(_ invocation: Invocation) throws {
-        trace = invocation.stringIfSet("trace")
-        speedup = invocation.integer("speedup")
-        seed = UInt64(invocation.integer("seed"))
-        duration = invocation.duration("duration")
-        warmUp = min(invocation.duration("warm-up"), Nanoseconds(duration.nanoseconds / 2))
-        start = invocation.duration("start")
-        traceFunctions = invocation.integer("trace-functions")
-        rateMax = invocation.integer("rate-max")
-        keepAlive = invocation.duration("keep-alive")
-        farSize = invocation.size("far-size")
-        farMemory = invocation.stringIfSet("far-memory")
-        attachOptions = ["--frontend", invocation.string("frontend")]
-        if let file = invocation.stringIfSet("auth-file") {
-            attachOptions += ["--auth-file", file]
-        }
-        functionsDirectory = invocation.string("functions-dir")
-        logLevel = invocation.string("log-level")
-        functions = defaultFunctions
-        if let list = invocation.stringIfSet("functions") {
-            let names = list.split(separator: ",").map(String.init)
-            for name in names where !knownFunctions.contains(name) {
-                throw UsageError(
-                    "--functions: '\(name)' is none of \(knownFunctions.joined(separator: ", "))")
-            }
-            functions = knownFunctions.filter { names.contains($0) }
-        }
-        guard !functions.isEmpty, duration >= .seconds(5) else {
-            throw UsageError("give at least one function and a duration of 5s or more")
-        }
-    }
-
-    /// A length of the trace's time in real time.
-    func compressed(_ length: Nanoseconds) -> Nanoseconds {
-        Nanoseconds(max(1, length.nanoseconds / Int64(speedup)))
-    }
-
-    func loadTrace() throws -> WorkloadTrace {
-        let length = Nanoseconds(duration.nanoseconds * Int64(speedup))
-        guard let trace else {
-            return .generated(seed: seed, functions: traceFunctions, length: length)
-        }
-        let window = TraceWindow(
-            start: start, length: length, functionsMax: traceFunctions,
-            invocationsMax: max(1, Int(duration.seconds * Double(rateMax))), seed: seed)
-        do throws(TraceError) {
-            return try WorkloadTrace.load(trace, window: window)
-        } catch {
-            throw CommandFailure(.usage, error.description)
-        }
-    }
-}
-
 private func runBenchFunctions(_ invocation: Invocation) throws -> ExitStatus {
     ignoreBrokenPipes()
     let signals = try SignalEvents([SIGINT, SIGTERM, SIGHUP])
@@ -169,37 +114,39 @@ private func runBenchFunctions(_ invocation: Invocation) throws -> ExitStatus {
             "\(settings.functionsDirectory)/agent/agent.py does not exist; run in the source directory or give --functions-dir"
         )
     }
-    let trace = try settings.loadTrace()
-    let schedule = RequestSchedule(
-        trace: trace, functions: settings.functions,
-        seedsPerFunction: FunctionBenchSettings.seedsPerFunction,
-        speedup: Double(settings.speedup), seed: settings.seed)
-    guard !schedule.requests.isEmpty else {
+    let work = try settings.loadWork()
+    guard !work.schedule.requests.isEmpty else {
         throw CommandFailure(
             .usage,
-            "\(trace.source) has no invocation in this part; give another --start or a longer --duration"
+            "\(work.source) has no invocation in this part; give another --start or a longer --duration"
         )
     }
     let cancellation = Cancellation()
     let bench = FunctionBench(
-        settings: settings, trace: trace, schedule: schedule, cancellation: cancellation)
+        settings: settings, schedule: work.schedule, cancellation: cancellation)
     let outcome = try runToEnd(bench, cancellation, signals, keepLogs: invocation.flag("keep-logs"))
-    let report = FunctionBenchReport(
-        settings: settings, trace: trace, schedule: schedule, comparison: outcome)
-    printOut(report.text())
-    if let file = invocation.stringIfSet("json") {
-        try replaceFile(file, with: report.json().rendered(pretty: true))
+    let json = invocation.stringIfSet("json")
+    guard settings.comparesPolicies else {
+        let comparison = try outcome.comparison()
+        let report = FunctionBenchReport(
+            settings: settings, work: work, comparison: comparison)
+        printOut(report.text())
+        if let json { try replaceFile(json, with: report.json().rendered(pretty: true)) }
+        return comparison.wrong + comparison.failed == 0 ? .done : .checkFailed
     }
-    return outcome.wrong + outcome.failed == 0 ? .done : .checkFailed
+    let report = PolicyBenchReport(settings: settings, work: work, outcome: outcome)
+    printOut(report.text())
+    if let json { try replaceFile(json, with: report.json().rendered(pretty: false)) }
+    return report.isWell ? .done : .checkFailed
 }
 
 /// Runs the benchmark on a thread of its own, so that this one can take signals: then the work is cancelled, cleaned up, and said so.
 private func runToEnd(
     _ bench: FunctionBench, _ cancellation: Cancellation, _ signals: borrowing SignalEvents,
     keepLogs: Bool
-) throws -> FunctionComparison {
+) throws -> BenchOutcome {
     let done = try EventSignal()
-    let result = Mutex<Result<FunctionComparison, any Error>?>(nil)
+    let result = Mutex<Result<BenchOutcome, any Error>?>(nil)
     let box = ResultBox(result: result, done: done)
     let thread = try WorkerThread("bench") {
         let outcome = Result { try bench.run(keepLogs: keepLogs) }
@@ -228,10 +175,10 @@ private func runToEnd(
 
 /// What the two threads share.
 private final class ResultBox: Sendable {
-    let result: Mutex<Result<FunctionComparison, any Error>?>
+    let result: Mutex<Result<BenchOutcome, any Error>?>
     let done: EventSignal
     init(
-        result: consuming sending Mutex<Result<FunctionComparison, any Error>?>,
+        result: consuming sending Mutex<Result<BenchOutcome, any Error>?>,
         done: consuming EventSignal
     ) {
         self.result = result

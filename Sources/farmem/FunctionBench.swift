@@ -1,21 +1,22 @@
 import CommandLineKit
+import Containers
 import FarMemory
 import Glibc
 import LinuxSystem
 import Measurement
 import WorkloadTrace
 
-/// The benchmark of `farmem bench functions`: a reference, a replay without offloading, a replay with it. One thread.
+/// The benchmark of `farmem bench functions`: a reference, then a replay for each policy, the one without offloading first. One thread.
 struct FunctionBench: Sendable {
     let settings: FunctionBenchSettings
-    let trace: WorkloadTrace
     let schedule: RequestSchedule
     let cancellation: Cancellation
 
     private static let swapName = "bench0"
+    private static let groupParent = "/farmem-bench"
     private static let poolPrefix = "farmem-bench-"
 
-    func run(keepLogs: Bool) throws -> FunctionComparison {
+    func run(keepLogs: Bool) throws -> BenchOutcome {
         let processes = try BenchProcesses(logLevel: settings.logLevel)
         cleanLeftovers(processes)
         var isWell = false
@@ -30,14 +31,19 @@ struct FunctionBench: Sendable {
         }
         say("reference: each function answers \(FunctionBenchSettings.seedsPerFunction) requests")
         let reference = try collectReference(processes)
-        say(
-            "replay without offloading: \(schedule.requests.count) requests in \(settings.duration)"
-        )
-        let without = try phase(processes, reference, offloads: false)
-        say("replay with offloading")
-        let with = try phase(processes, reference, offloads: true)
-        isWell = true
-        return FunctionComparison(functions: schedule.functions, without: without, with: with)
+        let schedule = schedule.without(Set(reference.failures.keys))
+        var outcome = BenchOutcome(schedule: schedule, failedFunctions: reference.failures)
+        for repetition in 0..<settings.repetitions {
+            for variant in settings.variants {
+                say(
+                    "replay \(variant.name): \(schedule.requests.count) requests in \(settings.duration)"
+                        + (settings.repetitions > 1 ? ", repetition \(repetition + 1)" : ""))
+                outcome.phases.append(
+                    try phase(processes, reference, schedule, variant, repetition))
+            }
+        }
+        isWell = outcome.phases.allSatisfy { $0.problem == nil }
+        return outcome
     }
 
     private func say(_ text: String) { printError("farmem: \(text)") }
@@ -65,40 +71,64 @@ struct FunctionBench: Sendable {
 
     private func collectReference(_ processes: BenchProcesses) throws -> ReferenceAnswers {
         let gateway = try startGateway(processes, offloads: false)
-        let reference: ReferenceAnswers
-        do throws(ReplayError) {
-            reference = try .collect(
-                functions: schedule.functions,
-                seedsPerFunction: FunctionBenchSettings.seedsPerFunction, gateway: gateway,
-                cancellation: cancellation)
-        } catch {
-            throw CommandFailure(.checkFailed, error.description)
-        }
+        let reference = ReferenceAnswers.collect(
+            functions: schedule.functions,
+            seedsPerFunction: FunctionBenchSettings.seedsPerFunction, gateway: gateway,
+            cancellation: cancellation)
         try stopAll(processes)
         try checkCancelled()
+        for (name, reason) in reference.failures.sorted(by: { $0.key < $1.key }) {
+            guard settings.comparesPolicies else { throw CommandFailure(.checkFailed, reason) }
+            printError("farmem: \(name) is left out: \(reason)")
+        }
         return reference
     }
 
+    /// One replay. With several policies, one that cannot be run is a finding about it, not the end of the others.
     private func phase(
-        _ processes: BenchProcesses, _ reference: ReferenceAnswers, offloads: Bool
+        _ processes: BenchProcesses, _ reference: ReferenceAnswers, _ schedule: RequestSchedule,
+        _ variant: PolicyVariant, _ repetition: Int
+    ) throws -> BenchPhase {
+        var phase = BenchPhase(variant: variant, repetition: repetition)
+        do {
+            phase.result = try measure(processes, reference, schedule, variant)
+        } catch {
+            let problems = processes.tearDown()
+            guard settings.comparesPolicies, !cancellation.isCancelled, problems.isEmpty,
+                variant.policy != "none"
+            else {
+                for problem in problems { printError("farmem: \(problem)") }
+                throw error
+            }
+            printError("farmem: \(variant.name) cannot be measured: \(error)")
+            phase.problem = "\(error)"
+        }
+        return phase
+    }
+
+    private func measure(
+        _ processes: BenchProcesses, _ reference: ReferenceAnswers, _ schedule: RequestSchedule,
+        _ variant: PolicyVariant
     ) throws -> PhaseResult {
+        let offloads = variant.policy != "none"
+        if let limit = settings.memoryLimit { try limitMemory(processes, to: limit) }
         var controller: Endpoint?
-        if offloads { controller = try startOffloading(processes) }
+        if offloads { controller = try startOffloading(processes, variant) }
         let gateway = try startGateway(processes, offloads: offloads)
         let sampler = try MemorySampler(
             gateway: gateway, controller: controller, functions: schedule.functions,
-            warmUp: settings.warmUp)
+            warmUp: settings.warmUp, timelineInterval: settings.timeline)
         var replay = Replay(schedule: schedule, gateway: gateway, reference: reference)
         replay.warmUp = settings.warmUp
         let ready = replay
         let outcome = Result { () throws(SystemError) in
             try ready.run(cancellation: cancellation)
         }
-        let memory = sampler.stop()
+        let sampled = sampler.stop()
         let results = try outcome.get()
         try stopAll(processes)
         try checkCancelled()
-        return PhaseResult(results: results, memory: memory.figures, samplesMissed: memory.missed)
+        return PhaseResult(results: results, sampled: sampled)
     }
 
     /// Ends what runs; a problem is a failure here, for the next phase must not begin with it.
@@ -113,7 +143,7 @@ struct FunctionBench: Sendable {
             "fngateway",
             [
                 "run", "--listen", "unix:\(socket)", "--functions", settings.functionsDirectory,
-                "--keep-alive", text(keepAlive), "--cgroup-parent", "/farmem-bench", "--offloadd",
+                "--keep-alive", text(keepAlive), "--cgroup-parent", Self.groupParent, "--offloadd",
                 offloads ? "unix:\(controllerSocket(processes))" : "none",
             ])
         return .unix(path: socket)
@@ -124,7 +154,9 @@ struct FunctionBench: Sendable {
     }
 
     /// The memory server, the swap device on it, and the controller with its delays compressed like the trace.
-    private func startOffloading(_ processes: BenchProcesses) throws -> Endpoint {
+    private func startOffloading(
+        _ processes: BenchProcesses, _ variant: PolicyVariant
+    ) throws -> Endpoint {
         let url = try settings.farMemory ?? startMemoryServer(processes)
         try processes.run(
             "farswap",
@@ -134,21 +166,30 @@ struct FunctionBench: Sendable {
             try processes.run("farswap", ["detach", Self.swapName])
         }
         let socket = controllerSocket(processes)
-        try processes.start("offloadd", ["run", "--listen", "unix:\(socket)"] + compressedDelays())
+        try processes.start(
+            "offloadd",
+            ["run", "--listen", "unix:\(socket)"] + compressedDelays(variant) + variant.arguments)
         return .unix(path: socket)
     }
 
     /// offloadd's default delays divided, and its default rate multiplied, by the speedup.
-    private func compressedDelays() -> [String] {
-        guard settings.speedup > 1 else { return [] }
+    private func compressedDelays(_ variant: PolicyVariant) -> [String] {
+        // What others' policies wait for is theirs: whoever compares says it with --offload-option.
+        guard settings.speedup > 1, variant.policy == "farmem" else { return [] }
         func delay(_ name: String, _ length: Nanoseconds) -> [String] {
             [name, text(settings.compressed(length))]
         }
-        return delay("--semi-warm-prior", .seconds(30)) + delay("--semi-warm-min", .seconds(2))
+        let all =
+            delay("--semi-warm-prior", .seconds(30)) + delay("--semi-warm-min", .seconds(2))
             + delay("--rollback-interval", .seconds(10))
             + delay("--rollback-interval-max", .seconds(600))
             + delay("--recycle-guard", .seconds(5))
             + ["--drain-percent", "\(min(10_000, 10 * settings.speedup))"]
+        // What the variant says itself is not said twice.
+        let own = Set(variant.options.map { String($0.prefix { $0 != "=" }) })
+        return stride(from: 0, to: all.count, by: 2).flatMap { at in
+            own.contains(all[at]) ? [] : [all[at], all[at + 1]]
+        }
     }
 
     /// A pool on tmpfs in a directory of its own.
@@ -170,6 +211,21 @@ struct FunctionBench: Sendable {
     private func removePool(_ pool: String) throws(SystemError) {
         for name in try directoryEntries(pool) { _ = unsafe unlink("\(pool)/\(name)") }
         guard unsafe rmdir(pool) == 0 else { throw SystemError.last("remove \(pool)") }
+    }
+
+    /// All containers of a phase in one group of this size.
+    private func limitMemory(_ processes: BenchProcesses, to limit: ByteCount) throws {
+        let name = String(Self.groupParent.dropFirst())
+        guard let groups = try ControlGroups.discover() else {
+            throw CommandFailure(.systemError, "no memory controller is mounted")
+        }
+        try createControlGroup(name, controllers: ["memory"])
+        processes.onTearDown("limit") {
+            try removeControlGroup(name, controllers: ["memory"])
+        }
+        let group = try groups.open(Self.groupParent)
+        try group.write(
+            groups.version == .v1 ? "memory.limit_in_bytes" : "memory.max", "\(limit.bytes)")
     }
 
     /// Milliseconds, at least one.

@@ -9,8 +9,7 @@ import WorkloadTrace
 /// The report of `farmem bench functions`.
 struct FunctionBenchReport {
     let settings: FunctionBenchSettings
-    let trace: WorkloadTrace
-    let schedule: RequestSchedule
+    let work: BenchWork
     let comparison: FunctionComparison
 
     /// The table, the notes and the verdict.
@@ -27,10 +26,10 @@ struct FunctionBenchReport {
         text +=
             "\nidle MiB: average local memory of one idle container; far MiB: all containers of the function, on average."
         text +=
-            "\n\"with\" columns: with offloading. Trace: \(trace.source), \(trace.functions.count) functions, "
+            "\n\"with\" columns: with offloading. Trace: \(work.source), \(work.traceFunctions) functions, "
         text +=
             "speedup \(settings.speedup), seed \(settings.seed); the first \(settings.warmUp) are warm-up (\(comparison.all.without.warmUpRequests) requests, not measured; cold starts and pages are counted throughout).\n"
-        for note in trace.notes { text += "Trace: \(note).\n" }
+        for note in work.notes { text += "Trace: \(note).\n" }
         return text + "\n" + verdict + "\n"
     }
 
@@ -73,21 +72,21 @@ struct FunctionBenchReport {
             "warm_up_ms": JSONValue(settings.warmUp.milliseconds),
             "keep_alive_ms": JSONValue(settings.compressed(settings.keepAlive).milliseconds),
             "trace": [
-                "source": JSONValue(trace.source), "functions": JSONValue(trace.functions.count),
-                "invocations": JSONValue(trace.invocationCount),
-                "notes": .array(trace.notes.map { .string($0) }),
+                "source": JSONValue(work.source), "functions": JSONValue(work.traceFunctions),
+                "invocations": JSONValue(work.schedule.requests.count),
+                "notes": .array(work.notes.map { .string($0) }),
             ],
-            "machine": machine, "functions": .array(comparison.rows.map(\.json)),
+            "machine": machineFacts(), "functions": .array(comparison.rows.map(\.json)),
             "all": comparison.all.json, "requests": .array(requests),
         ]
     }
 
     /// Each request twice: what to look at when a percentile moved.
     private var requests: [JSONValue] {
-        zip(schedule.requests, comparison.requests).map { request, pair in
+        zip(work.schedule.requests, comparison.requests).map { request, pair in
             [
                 "due_ms": JSONValue(request.due.milliseconds),
-                "function": JSONValue(schedule.functions[request.function]),
+                "function": JSONValue(work.schedule.functions[request.function]),
                 "seed": JSONValue(request.seed), "warm_up": JSONValue(pair.without.isWarmUp),
                 "without_us": JSONValue(pair.without.latency.microseconds),
                 "without_cold": JSONValue(pair.without.isCold),
@@ -95,14 +94,5 @@ struct FunctionBenchReport {
                 "with_cold": JSONValue(pair.with.isCold),
             ]
         }
-    }
-
-    private var machine: JSONValue {
-        let kernel = (try? readSmallText("/proc/sys/kernel/osrelease")) ?? ""
-        return [
-            "processors": JSONValue(sysconf(Int32(_SC_NPROCESSORS_ONLN))),
-            "memory_bytes": JSONValue((try? memoryInformation("MemTotal")) ?? 0),
-            "kernel": JSONValue(String(kernel.split(separator: "\n").first ?? "")),
-        ]
     }
 }

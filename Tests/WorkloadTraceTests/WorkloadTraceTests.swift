@@ -183,4 +183,39 @@ import WorkloadTrace
         #expect(schedule.requests.map(\.due) == (0..<6).map { Nanoseconds.seconds(Int64($0)) })
         #expect(schedule.requests.allSatisfy { (1...4).contains($0.seed) })
     }
+
+    private func schedule(_ text: String) throws -> RequestSchedule {
+        try .load(
+            try write("s.csv", text), seedsPerFunction: 8, speedup: 10, length: .seconds(100),
+            seed: 4)
+    }
+
+    @Test func readsAScheduleAsItIs() throws {
+        let schedule = try schedule(
+            "seconds,function,seed\n20.5,bert-low,3\n0,web\n20,web,8\n")
+        #expect(schedule.functions == ["bert-low", "web"])
+        #expect(schedule.requests.map(\.due) == [.zero, .seconds(2), .milliseconds(2050)])
+        #expect(schedule.requests.map(\.function) == [1, 1, 0])
+        #expect(schedule.requests[1].seed == 8 && schedule.requests[2].seed == 3)
+        let less = schedule.without(["web"])
+        #expect(less.functions == ["bert-low"] && less.requests.map(\.function) == [0])
+    }
+
+    @Test(arguments: [
+        ("seconds,function\n1,a\nx,b\n", 3), ("seconds,function\n1\n", 2),
+        ("seconds,function\n100,a\n", 2), ("seconds,function,seed\n1,a,9\n", 2),
+        ("seconds,function\n-1,a\n", 2), ("seconds,function\n1,\n", 2),
+    ])
+    func namesTheMalformedLineOfASchedule(_ text: String, _ number: Int) throws {
+        do {
+            _ = try schedule(text)
+            Issue.record("taken: \(text)")
+        } catch let TraceError.malformed(_, line, _) {
+            #expect(line == number)
+        }
+    }
+
+    @Test func refusesAScheduleWithoutItsHeading() {
+        #expect(throws: TraceError.self) { try schedule("1,a\n") }
+    }
 }

@@ -18,6 +18,7 @@ import http.server
 import importlib.util
 import json
 import os
+import resource
 import socketserver
 import sys
 import time
@@ -114,7 +115,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/init":
             return self.stage(self.agent.init)
         if self.path == "/run":
-            return self.stage(lambda: self.agent.run(body))
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+            return self.stage(lambda: self.agent.run(body), faults_before=before)
         return self.answer(404, {"error": "no such path"})
 
     def body(self):
@@ -124,7 +126,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         text = self.rfile.read(length)
         return json.loads(text) if text else {}
 
-    def stage(self, work):
+    def stage(self, work, faults_before=None):
         """A function that raises is a failed request, not the end of the agent; a failed init is final."""
         try:
             status, result = work()
@@ -133,13 +135,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.agent.stage != "ready":
                 self.agent.stage = "failed"
             status, result = 500, {"error": f"{type(error).__name__}: {error}"}
-        self.answer(status, result)
+        self.answer(status, result, faults_before)
 
-    def answer(self, status, result):
+    def answer(self, status, result, faults_before=None):
         body = json.dumps(result, separators=(",", ":"), sort_keys=True).encode()
         self.send_response_only(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        if faults_before is not None:
+            # Pages that this request had to wait for, its answer's text included.
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults_before
+            self.send_header("X-Farmem-Major-Faults", str(faults))
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
