@@ -129,7 +129,7 @@ let package = Package(
             "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("fngateway", [
-            "Gateway", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText",
+            "Gateway", "Containers", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText",
             "FarMemory",
         ]),
         program("farmem", [

@@ -139,7 +139,7 @@ private func controller(_ invocation: Invocation) throws -> Endpoint? {
     }
 }
 
-private func absolutePath(_ path: String) -> String {
+func absolutePath(_ path: String) -> String {
     guard let real = unsafe realpath(path, nil) else { return path }
     defer { unsafe free(real) }
     return unsafe String(cString: real)

@@ -9,5 +9,5 @@ Program(
             Serves POST /function/NAME over HTTP by running the function in a container that runc starts, and keeps \
             idle containers for the next request. Tells the offload controller what each container is doing.
             """,
-        subcommands: [runCommand])
+        subcommands: [runCommand, describeCommand])
 ).main()

@@ -120,6 +120,35 @@ struct GatewayTests {
         try expectCleanEnd(process)
     }
 
+    @Test(.timeLimit(.minutes(2))) func describesWhatEachStageUses() throws {
+        let environment = ["FARMEM_RUNTIME_DIR": directory.path]
+        let arguments = ["describe", "--functions", Self.functions, "--requests", "3"]
+        let result = try TestProcess.run(
+            "fngateway", arguments + ["--only", "web,matmul", "--json"], environment: environment,
+            seconds: 60)
+        try #require(result.end == .exited(0), "\(result.error)")
+        let report = try JSONValue.parse(result.output)
+        let found = report["functions"]?.array ?? []
+        #expect(found.compactMap { $0["function"]?.string } == ["web", "matmul"])
+        func mebibytes(_ index: Int, _ key: String) -> Double {
+            (found[index][key]?.double ?? -1) / 1_048_576
+        }
+        // 50 pages of 1.5 MiB in the one; matrices of 8 MB that come and go in the other.
+        #expect((75..<100).contains(mebibytes(0, "init_bytes")), "\(result.output)")
+        #expect((1..<30).contains(mebibytes(0, "touched_bytes")), "\(result.output)")
+        #expect((0..<30).contains(mebibytes(1, "init_bytes")), "\(result.output)")
+        #expect((15..<100).contains(mebibytes(1, "execution_bytes")), "\(result.output)")
+        for index in 0..<2 {
+            #expect((5..<40).contains(mebibytes(index, "runtime_bytes")), "\(result.output)")
+            #expect(found[index]["request_ms"]?.array?.count == 2)
+        }
+        #expect(try directoryEntries(directory.path).isEmpty)
+        let wrong = try TestProcess.run(
+            "fngateway", arguments + ["--only", "nothing"], environment: environment, seconds: 60)
+        #expect(wrong.end == .exited(64), "\(wrong.error)")
+        #expect(wrong.error.contains("'nothing'"))
+    }
+
     @Test(.timeLimit(.minutes(2))) func aFunctionThatFailsIsReplaced() throws {
         let (process, client) = try start(functions: try makeMisbehavingFunction())
         let first = try call(client, "odd", "{}")

@@ -9,6 +9,8 @@ import os
 
 # One thread, whichever BLAS the machine has: the function is to be the same everywhere.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+# And no huge pages: far memory moves pages of 4 KiB, and FaaSMem's evaluation turns huge ones off.
+os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"
 
 import numpy  # noqa: E402
 
