@@ -110,6 +110,12 @@ package final class MemoryGroup: Sendable {
         return parsePressureTotal(text)
     }
 
+    /// Share of the last 10 s in which some task of the group waited for memory, in millionths; v2 only.
+    package func pressureMillionths() -> UInt64? {
+        guard version == .v2, let text = try? text("memory.pressure") else { return nil }
+        return parsePressureMillionths(text)
+    }
+
     /// The limit as the kernel prints it ("max" on v2, a very large number on v1).
     package func limitText() throws(SystemError) -> String {
         trimmed(try text(version == .v1 ? "memory.limit_in_bytes" : "memory.max"))
@@ -179,6 +185,16 @@ package func parsePressureTotal(_ text: String) -> Nanoseconds? {
     for line in text.split(separator: "\n") where line.hasPrefix("some ") {
         for word in line.split(separator: " ") where word.hasPrefix("total=") {
             return Int64(word.dropFirst(6)).map { .microseconds($0) }
+        }
+    }
+    return nil
+}
+
+/// The `some` average of the last 10 s in millionths: "avg10=0.22", a percentage, is 2200.
+package func parsePressureMillionths(_ text: String) -> UInt64? {
+    for line in text.split(separator: "\n") where line.hasPrefix("some ") {
+        for word in line.split(separator: " ") where word.hasPrefix("avg10=") {
+            return Double(word.dropFirst(6)).map { UInt64(max(0, ($0 * 10_000).rounded())) }
         }
     }
     return nil

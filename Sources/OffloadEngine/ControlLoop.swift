@@ -148,7 +148,8 @@ struct ControlLoop {
         case .recall:
             let item = WorkItem(container: container, decision: decision, epoch: container.epoch)
             if !controller.recalls.put(item) { counters.actionsDropped += 1 }
-        case .snapshot, .examine, .release, .drain, .reclaim:
+        case .snapshot, .examine, .release, .drain, .reclaim, .startColdPageout, .stopColdPageout,
+            .pullBack:
             let item = WorkItem(container: container, decision: decision, epoch: container.epoch)
             guard !controller.actions.put(item) else { return }
             counters.actionsDropped += 1
@@ -217,7 +218,11 @@ struct ControlLoop {
             end(handle, at: now)
             return
         }
-        if let measure = container.measure() { feed(.measured(measure), handle, at: now) }
+        guard var measure = container.measure() else { return }
+        if policy.settings.kind == .tmo {
+            measure.pressureMillionths = container.group.pressureMillionths()
+        }
+        feed(.measured(measure), handle, at: now)
     }
 
     private func haltAll() {
@@ -229,6 +234,7 @@ struct ControlLoop {
         status.engineReason = "page maps and process_madvise; works on every kernel from 5.10"
         status.controlGroups =
             "\(controller.groups.version.rawValue) at \(controller.groups.memoryMount)"
+        status.policy = policy.settings.kind
         status.isDryRun = controller.settings.isDryRun
         status.startedAt = startedAt
         status.pausedBy = policy.hostForbids(at: Nanoseconds(monotonicNow()))
@@ -255,21 +261,5 @@ struct ControlLoop {
             initialization: size { $0.initialization }, waiting: size { $0.marked },
             hot: size { $0.workingSet }, windowIsOpen: record.windowIsOpen,
             semiWarmDelay: policy.semiWarmDelay(of: container.function).delay)
-    }
-}
-
-extension Action {
-    /// The word in the event log.
-    var word: String {
-        switch self {
-        case .snapshot(let pucket): "note-\(pucket.rawValue)"
-        case .examine(let scope, _): "examine-\(scope.rawValue)"
-        case .release(let scope): "release-\(scope.rawValue)"
-        case .drain: "drain"
-        case .reclaim: "reclaim"
-        case .halt: "halt"
-        case .recall: "recall"
-        case .forget: "forget"
-        }
     }
 }

@@ -1,9 +1,15 @@
 package import FarMemory
 package import OffloadPolicy
 
+/// What finds and moves pages. `auto` takes the best that the kernel offers.
+package enum EngineChoice: String, CaseIterable, Sendable {
+    case auto, generic, mglru
+}
+
 /// Every knob of the engine beside those of the policy.
 package struct EngineSettings: Equatable, Sendable {
     package var policy = PolicySettings()
+    package var engine = EngineChoice.auto
     /// Where journal and lock live.
     package var stateDirectory = "/run/farmem/offloadd"
     /// How often the policy looks at idle containers.

@@ -42,6 +42,7 @@ package struct EngineStatus: Equatable, Sendable {
     /// "generic": page maps and process_madvise.
     package var engine = "generic"
     package var engineReason = ""
+    package var policy = PolicyKind.farmem
     package var controlGroups = ""
     package var isDryRun = false
     package var startedAt: Int64 = 0

@@ -25,14 +25,17 @@ struct HostWatch {
         farTotal = host.farTotal
         guard let total = host.pressureTotal else {
             measure.pressurePermille = nil
+            measure.pressureMillionths = nil
             last = nil
             return
         }
         if let last, now > last.at {
             let waited = max(0, (total - last.total).nanoseconds)
             measure.pressurePermille = UInt64(waited * 1000 / (now - last.at))
+            measure.pressureMillionths = UInt64(waited * 1_000_000 / (now - last.at))
         } else {
             measure.pressurePermille = host.pressureRecent
+            measure.pressureMillionths = host.pressureRecent.map { $0 * 1000 }
         }
         last = (now, total)
     }

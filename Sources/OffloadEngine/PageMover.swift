@@ -40,6 +40,7 @@ final class PageMover {
             case .release(let scope): release(scope, pass, &report)
             case .drain(let grant): drain(grant, pass, &report)
             case .reclaim(let amount): reclaim(amount, pass, &report)
+            case .startColdPageout, .stopColdPageout, .pullBack: break
             case .halt, .recall, .forget: break
             }
         } else if case .drain = action {

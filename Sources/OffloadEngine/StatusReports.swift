@@ -11,6 +11,7 @@ extension EngineStatus {
             "schema": 1,
             "engine": JSONValue(engine),
             "engine_reason": JSONValue(engineReason),
+            "policy": JSONValue(policy.rawValue),
             "cgroup": JSONValue(controlGroups),
             "dry_run": JSONValue(isDryRun),
             "started_at_unix_ms": JSONValue(startedAt / 1_000_000),

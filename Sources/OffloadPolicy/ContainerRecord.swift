@@ -1,8 +1,10 @@
-import FarMemory
+package import FarMemory
 
 /// What the policy knows of one container.
 package struct ContainerRecord: Equatable, Sendable {
     package let function: String
+    /// Where its function's record is.
+    let functionPlace: Int
     package internal(set) var phase = ContainerPhase.launching
     /// The rule that decided last.
     package internal(set) var lastRule = Rule.discovered
@@ -12,10 +14,19 @@ package struct ContainerRecord: Equatable, Sendable {
     /// Requests that run now.
     var running: UInt32 = 0
     var idleSince: Nanoseconds?
+    /// The last event of its life.
+    var heardAt = Nanoseconds.zero
     var recycledAt: Nanoseconds?
-    /// Actions on pages that were issued and not reported.
-    var outstanding: UInt32 = 0
+    /// Actions on pages that were issued and not reported, oldest first.
+    private(set) var pending: [Action] = []
+    private(set) var pendingSince = Nanoseconds.zero
     var runtimeExamined = false
+
+    /// DAMON was asked to page out its cold regions.
+    var hasColdPageout = false
+    /// When the senpai law looks next, and pages that it asked for beyond what it wanted.
+    var senpaiAt: Nanoseconds?
+    var senpaiOverdraft: UInt64 = 0
 
     /// Requests left until the open window closes; nil without one.
     var windowLeft: UInt32?
@@ -27,12 +38,19 @@ package struct ContainerRecord: Equatable, Sendable {
     var requestsSinceExamined: UInt64 = 0
     var rollbackInterval: Nanoseconds
 
-    /// Since the last release: pages that left, and the refault count then.
-    var releasedPages: UInt64 = 0
-    var refaultsAtRelease: UInt64?
+    /// The pages of the last release.
+    var watch: RefaultWatch?
+    /// Requests that the last window had when it opened.
+    var windowLength: UInt32 = 1
+    /// Bytes of the open window that the budget did not let be examined yet.
+    var examineOwed: UInt64 = 0
     var backOffUntil: Nanoseconds?
 
-    /// Local memory when the drain began, and bytes that the rate allows and that are not granted.
+    /// Local memory when it became idle.
+    var idleLocal: ByteCount?
+    /// When the last window closed.
+    var windowClosedAt: Nanoseconds?
+    /// Local memory that the drain rate is a share of, and bytes that the rate allows and that are not granted.
     var drainBase = ByteCount.zero
     var drainedAt = Nanoseconds.zero
     var drainOwed: UInt64 = 0
@@ -40,9 +58,31 @@ package struct ContainerRecord: Equatable, Sendable {
     var isExhausted = false
     var reclaimedShared = false
 
-    init(function: String, rollbackInterval: Nanoseconds) {
+    init(function: String, functionPlace: Int = 0, rollbackInterval: Nanoseconds) {
         self.function = function
+        self.functionPlace = functionPlace
         self.rollbackInterval = rollbackInterval
+    }
+
+    /// Whether anything is under way.
+    var isBusyMoving: Bool { !pending.isEmpty }
+
+    mutating func issued(_ action: Action, at now: Nanoseconds) {
+        if pending.isEmpty { pendingSince = now }
+        pending.append(action)
+    }
+
+    /// Whether the action was issued and not reported before. A report that comes twice is none.
+    mutating func wasReported(_ action: Action, at now: Nanoseconds) -> Bool {
+        guard let index = pending.firstIndex(of: action) else { return false }
+        pending.remove(at: index)
+        pendingSince = now
+        return true
+    }
+
+    mutating func givePendingUp() -> [Action] {
+        defer { pending = [] }
+        return pending
     }
 
     /// Whether a window is open.
@@ -51,16 +91,31 @@ package struct ContainerRecord: Equatable, Sendable {
 
 /// What all containers of a function have taught.
 package struct FunctionRecord: Equatable, Sendable {
-    package internal(set) var reuse = ReuseIntervals()
-    /// Requests per window, as learned.
-    package internal(set) var window: UInt32
+    package private(set) var reuse = ReuseIntervals()
+    /// How long a container is idle before it is drained.
+    package private(set) var wait: Nanoseconds
+    var choice: WindowChoice
+    /// Requests per window, as set or learned.
+    package var window: UInt32 { choice.window }
     /// Requests of one container between two examinations of it.
     package internal(set) var rollbackRequests = FunctionRecord.rollbackRequestsMinimum
 
+    /// A century: "never" as a delay must not overflow a moment.
+    private static let waitMaximum = Nanoseconds.seconds(3_155_760_000)
     private static let rollbackRequestsMinimum: UInt64 = 2
     private static let rollbackRequestsMaximum: UInt64 = 4096
 
-    init(window: UInt32) { self.window = window }
+    init(window: UInt32, wait: Nanoseconds) {
+        choice = WindowChoice(window: window)
+        self.wait = min(wait, Self.waitMaximum)
+    }
+
+    mutating func noteReuse(
+        after interval: Nanoseconds, of function: String, _ settings: PolicySettings
+    ) {
+        reuse.record(interval)
+        wait = min(settings.semiWarmWait(of: function, reuse), Self.waitMaximum)
+    }
 
     /// A rollback of one of its containers found this share cold: it pays, or it does not.
     mutating func noteRollback(paid: Bool) {

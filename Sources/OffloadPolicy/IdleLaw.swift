@@ -4,152 +4,154 @@ package import FarMemory
 //
 // A container becomes semi-warm when it has been idle for the function's delay (see ReuseIntervals). From then on
 // it owes what the drain rate says for the time that has passed: a percentage of what it held at that moment per second, or
-// an amount per second. Each tick what it owes is granted out of the shared budget, but never below the floor; one grant at a
-// time is under way. Who went away empty-handed is served first at the next tick. When nothing is left that
-// process_madvise can move, the rest above the floor is reclaimed once through the group, if that is allowed.
+// an amount per second. Each tick what it owes is granted out of the shared budget (BudgetSharing.swift), but never below the
+// floor; one grant at a time is under way. When nothing is left that process_madvise can move, the rest above the floor is
+// reclaimed once through the group, if that is allowed.
+//
+// What the budget did not let be examined when a window opened is examined here, as long as no request has begun.
 
-/// Grants smaller than this wait: a call for a few pages costs more than it moves.
-private let grantMinimum = ByteCount.kib(256)
+/// An action whose report did not come for this long is given up: the container would rest for ever.
+let reportPatience = Nanoseconds.seconds(60)
 
 extension PolicyMachine {
-    /// Passes time: takes in the host's figures and serves the idle containers.
+    /// Passes time: takes in the host's figures and serves the containers.
     package mutating func tick(
         host: HostMeasure, at now: Nanoseconds, into decisions: inout [Decision]
     ) {
         noteHost(host, at: now)
-        guard settings.drainsIdle else { return }
-        serve(containers.keys.sorted(), at: now, into: &decisions)
+        asking.removeAll(keepingCapacity: true)
+        for place in containers.records.indices where wake(of: place, at: now) <= now {
+            serve(place, at: now, into: &decisions)
+        }
+        shareBudget(at: now, into: &decisions)
     }
 
-    /// Serves containers, given in the order of their handles.
+    /// Changes what time changes; who wants to write is noted in `asking`.
     mutating func serve(
-        _ order: [ContainerHandle], at now: Nanoseconds, into decisions: inout [Decision]
+        _ place: Int, at now: Nanoseconds, into decisions: inout [Decision]
     ) {
-        guard !order.isEmpty else { return }
-        let first = order.firstIndex { $0 >= nextServed } ?? 0
-        var turn = BudgetTurn()
-        for id in order[first...] + order[..<first] {
-            guard var container = containers[id] else { continue }
-            var output = Output(id: id)
-            serve(&container, at: now, turn: &turn, into: &output)
-            containers[id] = container
-            decisions += output.decisions
+        var container = containers.records[place]
+        if container.isBusyMoving && now - container.pendingSince >= reportPatience {
+            for action in container.givePendingUp() { settle(action, at: now) }
         }
-        if let next = turn.emptyHanded ?? turn.cutShort { nextServed = next }
+        if settings.kind == .tmo {
+            var output = Output(id: containers.handles[place], now: now)
+            serveSenpai(&container, at: now, into: &output)
+            decisions += output.decisions
+        } else if let request = wants(&container, at: now) {
+            asking.append(BudgetRequest(place: place, wanted: request))
+        }
+        containers.records[place] = container
     }
 
-    private mutating func serve(
-        _ container: inout ContainerRecord, at now: Nanoseconds, turn: inout BudgetTurn,
-        into output: inout Output
-    ) {
-        noteRefaults(&container, at: now)
-        guard let idleSince = container.idleSince else { return }
-        if container.phase == .idle || container.phase == .ready {
-            enterSemiWarm(&container, idle: now - idleSince, at: now)
+    /// What it may have now.
+    private func wants(
+        _ container: inout ContainerRecord, at now: Nanoseconds
+    ) -> BudgetRequest.Kind? {
+        endLostRequest(&container, at: now)
+        guard let idleSince = container.idleSince, !container.isBusyMoving else { return nil }
+        if container.hasExaminationLeft {
+            if mayWrite(container, at: now) != nil { return nil }
+            return .examine(container.windowScope, ByteCount(container.examineOwed))
         }
-        guard container.phase == .semiWarm, container.outstanding == 0 else { return }
-        accrue(&container, at: now)
+        guard settings.drainsIdle else { return nil }
+        if container.phase == .idle || container.phase == .ready {
+            enterSemiWarm(&container, since: idleSince, at: now)
+        }
+        guard container.phase == .semiWarm else { return nil }
+        if settings.kind != .idleShrink { accrue(&container, at: now) }
         if let reason = mayWrite(container, at: now) {
             container.lastRule = reason
-            return
+            return nil
         }
-        if container.isExhausted {
-            reclaimShared(&container, at: now, turn: &turn, into: &output)
-        } else {
-            grant(&container, idle: now - idleSince, at: now, turn: &turn, into: &output)
-        }
+        if settings.kind == .idleShrink { return wantsShrinking(&container) }
+        if container.isExhausted { return wantsReclaim(&container) }
+        return wantsDraining(&container)
+    }
+
+    /// A request whose end was lost would keep the container for ever.
+    private func endLostRequest(_ container: inout ContainerRecord, at now: Nanoseconds) {
+        guard container.running > 0, let patience = settings.requestPatience else { return }
+        guard now - container.heardAt >= patience else { return }
+        container.running = 0
+        container.phase = .idle
+        container.idleSince = now
+        container.idleLocal = container.measure?.local
     }
 
     /// What is left belongs to several processes, or is not anonymous: once, the kernel's own reclaim.
-    private mutating func reclaimShared(
-        _ container: inout ContainerRecord, at now: Nanoseconds, turn: inout BudgetTurn,
-        into output: inout Output
-    ) {
+    private func wantsReclaim(_ container: inout ContainerRecord) -> BudgetRequest.Kind? {
         let measure = container.measure
         let above = (measure?.local ?? .zero) - settings.floor
         let wanted = min(above, measure?.anonymous ?? .zero)
         guard settings.reclaimsShared, !container.reclaimedShared, wanted >= .mib(1) else {
-            container.phase = .drained
-            container.lastRule = above == .zero ? .floor : .nothingLeft
-            return
+            container.becomeDrained(above == .zero ? .floor : .nothingLeft)
+            return nil
         }
-        let granted = budget.take(upTo: wanted, at: now)
-        turn.note(output.id, wanted: wanted, granted: granted)
-        guard granted > .zero else { return }
-        container.reclaimedShared = true
-        output.addPageAction(
-            .reclaim(granted), .sharedPages, "\(granted) of shared pages left", &container)
+        return .reclaimShared(wanted)
+    }
+
+    private func wantsDraining(_ container: inout ContainerRecord) -> BudgetRequest.Kind? {
+        guard let measure = container.measure else { return nil }
+        let above = measure.local - settings.floor
+        guard above >= ByteCount(UInt64(pageBytes)) else {
+            container.becomeDrained(.floor)
+            return nil
+        }
+        let wanted = min(above, ByteCount(container.drainOwed))
+        guard wanted >= min(grantMinimum, above) else { return nil }
+        return .drain(wanted)
     }
 
     private func enterSemiWarm(
-        _ container: inout ContainerRecord, idle: Nanoseconds, at now: Nanoseconds
+        _ container: inout ContainerRecord, since idleSince: Nanoseconds, at now: Nanoseconds
     ) {
-        guard idle >= semiWarmWait(of: container.function),
-            let measure = container.measure, mayWrite(container, at: now) == nil
+        let due = idleSince + functions.records[container.functionPlace].wait
+        guard now >= due, let measure = container.measure, mayWrite(container, at: now) == nil,
+            !isTooLate(container, due: due, at: now)
         else { return }
         container.phase = .semiWarm
-        container.lastRule = .semiWarm
-        container.drainBase = measure.local
+        container.lastRule = settings.kind == .idleShrink ? .idleShrink : .semiWarm
         container.drainedAt = now
         container.drainOwed = 0
+        container.drainBase = measure.local
+        if settings.kind == .idleShrink {
+            container.drainOwed = (measure.local - settings.floor).bytes
+        } else if settings.drainStep > .zero {
+            container.drainBase = container.idleLocal ?? measure.local
+        }
     }
 
-    /// Adds what the rate allows for the time since the last tick.
+    /// Its end is so near when its delay ends that the drain is not to begin.
+    func isTooLate(
+        _ container: ContainerRecord, due: Nanoseconds, at now: Nanoseconds
+    ) -> Bool {
+        guard let end = container.recycledAt, !container.hasOutlived(end, at: now) else {
+            return false
+        }
+        return due > end - settings.recycleMargin
+    }
+
+    /// Adds what the rate allows for the time since the last tick, or for the steps that have passed.
     private func accrue(_ container: inout ContainerRecord, at now: Nanoseconds) {
-        let elapsed = UInt64(max(0, (now - container.drainedAt).nanoseconds))
-        container.drainedAt = now
+        var elapsed = max(.zero, now - container.drainedAt)
+        if settings.drainStep > .zero {
+            elapsed -= Nanoseconds(elapsed.nanoseconds % settings.drainStep.nanoseconds)
+        }
+        container.drainedAt += elapsed
+        let nanoseconds = UInt64(elapsed.nanoseconds)
         let gained: UInt64
         switch settings.drainRate {
         case .percentPerSecond(let percent):
             gained = scaled(
-                scaled(container.drainBase.bytes, percent, over: 100), elapsed, over: 1_000_000_000)
-        case .bytesPerSecond(let rate): gained = scaled(rate.bytes, elapsed, over: 1_000_000_000)
+                scaled(container.drainBase.bytes, percent, over: 100), nanoseconds,
+                over: 1_000_000_000)
+        case .bytesPerSecond(let rate):
+            gained = scaled(rate.bytes, nanoseconds, over: 1_000_000_000)
         }
         // Time in which nothing could be granted does not pile up beyond the container itself.
-        container.drainOwed = min(container.drainOwed + gained, container.drainBase.bytes)
-    }
-
-    private mutating func grant(
-        _ container: inout ContainerRecord, idle: Nanoseconds, at now: Nanoseconds,
-        turn: inout BudgetTurn, into output: inout Output
-    ) {
-        guard let measure = container.measure else { return }
-        let above = measure.local - settings.floor
-        guard above >= ByteCount(UInt64(pageBytes)) else {
-            container.phase = .drained
-            container.lastRule = .floor
-            return
-        }
-        let wanted = min(above, ByteCount(container.drainOwed))
-        guard wanted >= min(grantMinimum, above) else { return }
-        let granted = budget.take(upTo: wanted, at: now)
-        turn.note(output.id, wanted: wanted, granted: granted)
-        guard granted > .zero else {
-            container.lastRule = .budget
-            return
-        }
-        container.drainOwed -= granted.bytes
-        let (delay, origin) = semiWarmDelay(of: container.function)
-        output.addPageAction(
-            .drain(grant: granted), .semiWarm,
-            "idle \(idle.milliseconds)ms, delay \(delay) (\(origin))",
-            &container)
-    }
-}
-
-/// Who was served worst in one tick. Depends on what was wanted only, not on how often there was a tick.
-struct BudgetTurn {
-    /// The first that wanted pages and got none.
-    private(set) var emptyHanded: ContainerHandle?
-    /// The first that got fewer than it wanted.
-    private(set) var cutShort: ContainerHandle?
-
-    mutating func note(_ id: ContainerHandle, wanted: ByteCount, granted: ByteCount) {
-        guard granted.pages < wanted.pages else { return }
-        if granted == .zero {
-            if emptyHanded == nil { emptyHanded = id }
-        } else if cutShort == nil {
-            cutShort = id
-        }
+        let (sum, overflow) = container.drainOwed.addingReportingOverflow(gained)
+        container.drainOwed =
+            overflow ? container.drainBase.bytes : min(sum, container.drainBase.bytes)
     }
 }

@@ -28,17 +28,20 @@ package import FarMemory
 /// The policy: a pure state machine. Actions of one container are to be carried out in order.
 package struct PolicyMachine: Sendable {
     package let settings: PolicySettings
-    package internal(set) var containers: [ContainerHandle: ContainerRecord] = [:]
-    package internal(set) var functions: [String: FunctionRecord] = [:]
+    package internal(set) var containers = ContainerTable()
+    package internal(set) var functions = FunctionTable()
     var budget: BandwidthBudget
     var host = HostMeasure(pressurePermille: nil, farFree: nil)
     var pressedUntil: Nanoseconds?
-    /// Who is served first at the next tick, so that a small budget is shared.
-    var nextServed = ContainerHandle(0)
+    var inMaintenance = false
+    /// Who is served first when the budget is too small for all, and who asked at this tick.
+    var nextServed = 0
+    var asking: [BudgetRequest] = []
 
     package init(settings: PolicySettings, at now: Nanoseconds) {
         self.settings = settings
-        budget = BandwidthBudget(rate: settings.bandwidth, burst: settings.burst, at: now)
+        budget = BandwidthBudget(
+            rate: settings.usesBudget ? settings.bandwidth : nil, burst: settings.burst, at: now)
     }
 
     /// Takes in what happened to a container and appends what is to be done. Events of unknown
@@ -51,29 +54,45 @@ package struct PolicyMachine: Sendable {
             start(id, function: function)
             return
         }
-        guard var container = containers[id] else { return }
+        guard let place = containers.place(of: id) else { return }
+        var container = containers.records[place]
         if case .stopped = event {
-            containers[id] = nil
+            for action in container.givePendingUp() { settle(action, at: now) }
+            endWatch(&container)
+            containers.remove(at: place)
             decisions.append(
                 Decision(container: id, action: .halt, rule: .stopped, reason: "container stopped"))
+            if container.hasColdPageout {
+                decisions.append(
+                    Decision(
+                        container: id, action: .stopColdPageout, rule: .stopped, reason: "gone"))
+            }
             decisions.append(
                 Decision(container: id, action: .forget, rule: .stopped, reason: "gone"))
             return
         }
-        var output = Output(id: id)
+        switch event {
+        case .measured, .reported: break
+        default: container.heardAt = now
+        }
+        var output = Output(id: id, now: now)
         apply(event, to: &container, at: now, into: &output)
-        containers[id] = container
+        containers.records[place] = container
         decisions += output.decisions
     }
 
     private mutating func start(_ id: ContainerHandle, function: String) {
-        guard containers[id] == nil else { return }
-        containers[id] = ContainerRecord(
-            function: function, rollbackInterval: settings.rollbackInterval)
-        if functions[function] == nil {
-            let window = settings.requestWindows[function] ?? settings.requestWindow ?? 1
-            functions[function] = FunctionRecord(window: max(1, window))
+        guard containers.place(of: id) == nil else { return }
+        let place = functions.place(of: function) {
+            FunctionRecord(
+                window: max(1, settings.requestWindows[function] ?? settings.requestWindow ?? 1),
+                wait: settings.semiWarmWait(of: function, ReuseIntervals()))
         }
+        containers.insert(
+            ContainerRecord(
+                function: function, functionPlace: place,
+                rollbackInterval: settings.rollbackInterval),
+            for: id)
     }
 
     private mutating func apply(
@@ -87,16 +106,18 @@ package struct PolicyMachine: Sendable {
             guard container.phase == .launching || container.phase == .initializing else { break }
             container.phase = .ready
             container.idleSince = now
+            container.idleLocal = container.measure?.local
             container.recycledAt = recycledAt
-            output.add(
-                .snapshot(.initialization), .initPucket, "init done", &container)
+            initDone(&container, at: now, into: &output)
         case .requestStarted: requestStarted(&container, at: now, into: &output)
         case .requestEnded(let recycledAt, _):
             // An end without a beginning says nothing.
             guard container.running > 0 else { break }
             container.recycledAt = recycledAt
             requestEnded(&container, at: now, into: &output)
-        case .measured(let measure): container.measure = measure
+        case .measured(let measure):
+            container.measure = measure
+            noteRefaults(&container, at: now)
         case .reported(let report): reported(report, &container, at: now)
         }
     }
@@ -108,10 +129,23 @@ package struct PolicyMachine: Sendable {
     ) {
         guard container.phase == .launching else { return }
         container.phase = .initializing
+        startColdPageout(&container, into: &output)
+        guard settings.kind.hasPuckets else { return }
         output.add(.snapshot(.runtime), .runtimePucket, "runtime ready", &container)
         guard settings.offloadsRuntime, mayWrite(container, at: now) == nil else { return }
-        examine(.runtime, .runtimePucket, "runtime ready", &container, at: now, into: &output)
-        container.runtimeExamined = container.outstanding > 0
+        container.runtimeExamined = examine(
+            .runtime, .runtimePucket, "runtime ready", &container, at: now, into: &output)
+    }
+
+    private mutating func initDone(
+        _ container: inout ContainerRecord, at now: Nanoseconds, into output: inout Output
+    ) {
+        startColdPageout(&container, into: &output)
+        guard settings.kind.hasPuckets else { return }
+        output.add(.snapshot(.initialization), .initPucket, "init done", &container)
+        if settings.windowLaw == .continuous {
+            openWindow(.initialization, "init done", &container, at: now, into: &output)
+        }
     }
 
     // MARK: Requests
@@ -122,14 +156,16 @@ package struct PolicyMachine: Sendable {
         if container.phase == .launching || container.phase == .initializing {
             // Its init_done was lost; the request proves it.
             container.phase = .ready
+            startColdPageout(&container, into: &output)
         }
         container.running += 1
         guard container.running == 1 else { return }
         if let idleSince = container.idleSince, container.requests > 0 {
-            functions[container.function]?.reuse.record(now - idleSince)
+            functions.records[container.functionPlace].noteReuse(
+                after: now - idleSince, of: container.function, settings)
         }
         let wasDrained = container.phase == .semiWarm || container.phase == .drained
-        if container.outstanding > 0 || wasDrained {
+        if settings.kind != .tmo && (container.isBusyMoving || wasDrained) {
             output.add(.halt, .request, "request", &container)
         }
         let hasPaused = container.idleSince.map { now - $0 >= settings.recallAfter } ?? false
@@ -137,7 +173,7 @@ package struct PolicyMachine: Sendable {
             container.unfinishedRelease != nil || (container.windowLeft != nil && hasPaused)
         if settings.prefetch != .off && (wasDrained || mayHaveLeft) {
             // The recall reads far memory on purpose: watching for refaults ends here.
-            container.refaultsAtRelease = nil
+            endWatch(&container)
             output.add(
                 .recall, .prefetch,
                 wasDrained
@@ -146,6 +182,8 @@ package struct PolicyMachine: Sendable {
         }
         container.phase = .running
         container.idleSince = nil
+        // What it touches now would be examined over and over.
+        container.examineOwed = 0
         container.isExhausted = false
         container.reclaimedShared = false
     }
@@ -156,16 +194,19 @@ package struct PolicyMachine: Sendable {
         container.running -= 1
         container.requests += 1
         container.requestsSinceExamined += 1
+        noteRequestForWatch(&container)
         guard container.running == 0 else { return }
         container.phase = .idle
         container.idleSince = now
-        closeWindow(&container, into: &output)
-        openWindow(&container, at: now, into: &output)
+        container.idleLocal = container.measure?.local
+        closeWindow(&container, at: now, into: &output)
+        if container.windowLeft == nil { nextWindow(&container, at: now, into: &output) }
     }
 
     /// Counts the request against the open window; at its end the untouched pages leave.
-    private mutating func closeWindow(_ container: inout ContainerRecord, into output: inout Output)
-    {
+    private mutating func closeWindow(
+        _ container: inout ContainerRecord, at now: Nanoseconds, into output: inout Output
+    ) {
         if container.requests == 1 && container.runtimeExamined {
             output.addPageAction(
                 .release(.runtime), .runtimePucket, "first request ended", &container)
@@ -175,64 +216,83 @@ package struct PolicyMachine: Sendable {
             output.addPageAction(
                 .release(scope), .rollback, "again after a request stopped it", &container)
         }
-        guard let left = container.windowLeft else { return }
-        if left > 1 {
-            container.windowLeft = left - 1
-            return
-        }
+        guard var left = container.windowLeft else { return }
+        left -= min(left, 1)
+        container.windowLeft = left
+        guard left == 0, mayClose(container, at: now) else { return }
         container.windowLeft = nil
+        container.windowClosedAt = now
         let rule = container.windowScope == .all ? Rule.rollback : .initPucket
         output.addPageAction(
-            .release(container.windowScope), rule, "window of \(window(container)) requests ended",
+            .release(container.windowScope), rule,
+            "window of \(container.windowLength) requests ended",
             &container)
     }
 
-    /// Opens the first window after the first request, later ones after the rollback interval.
-    private mutating func openWindow(
+    private func mayClose(_ container: ContainerRecord, at now: Nanoseconds) -> Bool {
+        guard settings.windowLaw == .continuous, let last = container.windowClosedAt else {
+            return true
+        }
+        return now - last >= settings.rollbackInterval
+    }
+
+    /// Opens the next window when it is due.
+    private mutating func nextWindow(
         _ container: inout ContainerRecord, at now: Nanoseconds, into output: inout Output
     ) {
-        guard settings.offloadsInitialization, container.windowLeft == nil else { return }
-        let isFirst = container.examinedAt == nil
-        if let last = container.examinedAt {
-            let requests = functions[container.function]?.rollbackRequests ?? 1
+        guard let last = container.examinedAt else {
+            openWindow(
+                .initialization, "first request ended", &container, at: now, into: &output)
+            return
+        }
+        if settings.windowLaw == .spaced {
+            let requests = functions.records[container.functionPlace].rollbackRequests
             guard now - last >= container.rollbackInterval,
                 container.requestsSinceExamined >= requests
             else { return }
         }
+        openWindow(
+            .all, "rollback after \(container.rollbackInterval)", &container, at: now, into: &output
+        )
+    }
+
+    private mutating func openWindow(
+        _ scope: PageScope, _ reason: String, _ container: inout ContainerRecord,
+        at now: Nanoseconds, into output: inout Output
+    ) {
+        guard settings.offloadsInitialization else { return }
         if let reason = mayWrite(container, at: now) {
             container.lastRule = reason
             return
         }
-        let scope = isFirst ? PageScope.initialization : .all
-        let opened = examine(
-            scope, isFirst ? .initPucket : .rollback,
-            isFirst ? "first request ended" : "rollback after \(container.rollbackInterval)",
-            &container, at: now, into: &output)
-        guard opened else { return }
-        container.windowLeft = window(container)
+        let rule = scope == .all ? Rule.rollback : .initPucket
+        guard examine(scope, rule, reason, &container, at: now, into: &output) else { return }
+        container.windowLength = window(container)
+        container.windowLeft = container.windowLength
         container.windowScope = scope
         container.examinedAt = now
         container.requestsSinceExamined = 0
     }
 
-    /// Takes what the container holds out of the budget; false when nothing is left of it.
-    @discardableResult
+    /// Takes what the container holds out of the budget; the ticks bring what it does not hold now (IdleLaw.swift).
+    /// False when nothing is left of it.
     private mutating func examine(
         _ scope: PageScope, _ rule: Rule, _ reason: String, _ container: inout ContainerRecord,
         at now: Nanoseconds, into output: inout Output
     ) -> Bool {
-        let wanted = container.measure?.anonymous ?? settings.burst
-        let grant = budget.take(upTo: max(wanted, .mib(1)), at: now)
+        let wanted = max(container.measure?.anonymous ?? settings.burst, .mib(1))
+        let grant = budget.take(upTo: wanted, at: now)
         guard grant > .zero else {
             container.lastRule = .budget
             return false
         }
+        container.examineOwed = scope == .runtime ? 0 : (wanted - grant).bytes
         output.addPageAction(.examine(scope, grant: grant), rule, reason, &container)
         return true
     }
 
     private func window(_ container: ContainerRecord) -> UInt32 {
-        functions[container.function]?.window ?? 1
+        functions.records[container.functionPlace].window
     }
 
     // MARK: Reports
@@ -240,31 +300,46 @@ package struct PolicyMachine: Sendable {
     private mutating func reported(
         _ report: ActionReport, _ container: inout ContainerRecord, at now: Nanoseconds
     ) {
-        if container.outstanding > 0 { container.outstanding -= 1 }
         if let measure = report.measure { container.measure = measure }
+        // What was given up, or comes twice, was settled.
+        guard container.wasReported(report.action, at: now) else { return }
+        settle(report.action, written: report.written, at: now)
         switch report.action {
-        case .examine(_, let grant): budget.putBack(grant - report.written)
-        case .drain(let grant):
-            budget.putBack(grant - report.written)
+        case .drain:
             if report.isExhausted && !report.wasHalted { container.isExhausted = true }
         case .release(let scope):
             if report.wasHalted { container.unfinishedRelease = scope }
-            noteRelease(report, &container, at: now)
-        case .reclaim(let grant): budget.putBack(grant - report.written)
-        case .snapshot, .halt, .recall, .forget: break
+            if container.phase == .idle { container.idleLocal = container.measure?.local }
+            noteRelease(report, scope, &container)
+        case .examine(_, let grant):
+            // The kernel found no more: the rest of the estimate is not there.
+            if report.wasHalted || report.written < grant { container.examineOwed = 0 }
+        case .reclaim, .snapshot, .halt, .recall, .forget, .pullBack,
+            .startColdPageout, .stopColdPageout:
+            break
+        }
+    }
+
+    /// Ends a grant; without a report all of it counts as written.
+    mutating func settle(_ action: Action, written: ByteCount? = nil, at now: Nanoseconds) {
+        switch action {
+        case .examine(_, let grant), .drain(let grant), .reclaim(let grant):
+            budget.settle(grant, written: written ?? grant, at: now)
+        case .snapshot, .release, .halt, .recall, .forget, .pullBack, .startColdPageout,
+            .stopColdPageout:
+            break
         }
     }
 
     /// Learns from a closed window: how often to look again, and what to watch for refaults.
     private mutating func noteRelease(
-        _ report: ActionReport, _ container: inout ContainerRecord, at now: Nanoseconds
+        _ report: ActionReport, _ scope: PageScope, _ container: inout ContainerRecord
     ) {
-        container.releasedPages = report.released.pages
-        container.refaultsAtRelease = report.measure?.refaults
+        watchRefaults(of: report, scope: scope, &container)
         let examined = report.released.pages + report.hot.pages
-        guard case .release(.all) = report.action, examined > 0 else { return }
+        guard settings.windowLaw == .spaced, scope == .all, examined > 0 else { return }
         let paid = report.released.pages * 20 >= examined
-        functions[container.function]?.noteRollback(paid: paid)
+        functions.records[container.functionPlace].noteRollback(paid: paid)
         if !paid {
             container.rollbackInterval = min(
                 container.rollbackInterval + container.rollbackInterval,
@@ -278,6 +353,7 @@ package struct PolicyMachine: Sendable {
     package func semiWarmDelay(of function: String) -> (delay: Nanoseconds, origin: String) {
         let wait = semiWarmWait(of: function)
         if settings.semiWarmDelays[function] != nil { return (wait, "given") }
+        if settings.semiWarmDelay != nil { return (wait, "fixed") }
         let samples = functions[function]?.reuse.samples ?? 0
         guard samples >= settings.reuseSamplesMinimum else { return (wait, "prior") }
         return (wait, "p\(settings.reusePermille)/1000 of \(samples) reuses")
@@ -285,21 +361,31 @@ package struct PolicyMachine: Sendable {
 
     /// The same without its origin: cheap enough for each request.
     package func semiWarmWait(of function: String) -> Nanoseconds {
-        if let given = settings.semiWarmDelays[function] { return given }
-        guard let reuse = functions[function]?.reuse,
-            reuse.samples >= settings.reuseSamplesMinimum,
-            let quantile = reuse.quantile(permille: settings.reusePermille)
-        else { return max(settings.semiWarmPrior, settings.semiWarmMinimum) }
-        return max(quantile, settings.semiWarmMinimum)
+        functions[function]?.wait ?? settings.semiWarmWait(of: function, ReuseIntervals())
+    }
+}
+
+extension PolicySettings {
+    /// How long a container of the function must be idle to be drained, given its reuses.
+    func semiWarmWait(of function: String, _ reuse: ReuseIntervals) -> Nanoseconds {
+        if let given = semiWarmDelays[function] ?? semiWarmDelay { return given }
+        guard reuse.samples >= reuseSamplesMinimum,
+            let quantile = reuse.quantile(permille: reusePermille)
+        else { return max(semiWarmPrior, semiWarmMinimum) }
+        return max(quantile, semiWarmMinimum)
     }
 }
 
 /// Collects the decisions of one event.
 struct Output {
     let id: ContainerHandle
+    let now: Nanoseconds
     var decisions: [Decision] = []
 
-    init(id: ContainerHandle) { self.id = id }
+    init(id: ContainerHandle, now: Nanoseconds) {
+        self.id = id
+        self.now = now
+    }
 
     mutating func add(
         _ action: Action, _ rule: Rule, _ reason: String, _ container: inout ContainerRecord
@@ -312,7 +398,7 @@ struct Output {
     mutating func addPageAction(
         _ action: Action, _ rule: Rule, _ reason: String, _ container: inout ContainerRecord
     ) {
-        container.outstanding += 1
+        container.issued(action, at: now)
         add(action, rule, reason, &container)
     }
 }

@@ -14,6 +14,7 @@ package enum DrainRate: Equatable, Sendable {
 
 /// Every knob of the policy. docs/operations.md says how to choose.
 package struct PolicySettings: Equatable, Sendable {
+    package var kind = PolicyKind.farmem
     /// Offload what the runtime loaded and neither initialization nor the first request touched.
     package var offloadsRuntime = true
     /// Offload what a window of requests did not touch.
@@ -31,6 +32,9 @@ package struct PolicySettings: Equatable, Sendable {
     package var requestWindow: UInt32? = nil
     /// Windows of functions that are known better than the default.
     package var requestWindows: [String: UInt32] = [:]
+    package var windowLaw = WindowLaw.spaced
+    /// Engines release nothing when fewer pages than this are cold.
+    package var releaseMinimum = PageCount.zero
     /// Pause between two examinations of a container that stays busy; doubled, up to the maximum,
     /// while examinations find nothing.
     package var rollbackInterval = Nanoseconds.seconds(10)
@@ -41,28 +45,46 @@ package struct PolicySettings: Equatable, Sendable {
     /// The delay as long as fewer than `reuseSamplesMinimum` intervals of the function are known.
     package var semiWarmPrior = Nanoseconds.seconds(30)
     package var reuseSamplesMinimum: UInt64 = 5
+    /// A fixed delay in place of the learned one.
+    package var semiWarmDelay: Nanoseconds? = nil
     /// Delays of functions that are not learned but given: an operator's, or an oracle's in simulation.
     package var semiWarmDelays: [String: Nanoseconds] = [:]
     /// Never drained sooner than this.
     package var semiWarmMinimum = Nanoseconds.seconds(2)
     package var drainRate = DrainRate.percentPerSecond(10)
+    /// The rate is applied once in this time, the first time one step after the delay, and is a share of what the container
+    /// held when it became idle. Zero: at each tick, and of what it held when it became semi-warm.
+    package var drainStep = Nanoseconds.zero
     /// Local memory that a container keeps.
     package var floor = ByteCount.mib(8)
     /// No page leaves within this time of the container's end.
     package var recycleGuard = Nanoseconds.seconds(5)
+    /// No drain begins whose delay ends later than this before the container's end.
+    package var recycleMargin = Nanoseconds.zero
 
+    /// Whether there is a budget at all.
+    package var usesBudget = true
     /// What all containers together may write to far memory.
     package var bandwidth = ByteCount.mib(256)
     /// What may leave at once after a quiet time.
     package var burst = ByteCount.mib(256)
 
-    /// Thousandths of the time in which tasks may wait for memory before offloading pauses.
+    /// A request of which nothing was heard for this long is over: its end was lost. Nil: it may run for ever.
+    package var requestPatience: Nanoseconds? = .seconds(900)
+
+    /// Thousandths of the time in which tasks may wait for memory before offloading pauses; from 1000 on it never does.
     package var pressurePermille: UInt64 = 200
     package var pressurePause = Nanoseconds.seconds(5)
-    /// Thousandths of the released pages that may come back in a window before the policy backs off.
+    /// Thousandths of the released pages that may come back in a window before the policy backs off; from 1000 on it
+    /// never does.
     package var refaultPermille: UInt64 = 100
+    /// Nothing new leaves while far memory takes longer than this to answer; nil: however long.
+    package var farLatencyMaximum: Nanoseconds? = nil
     /// Swap space that stays free.
     package var farReserve = ByteCount.mib(64)
+
+    package var senpai = SenpaiSettings()
+    package var coldRegions = ColdRegions()
 
     package init() {}
 }

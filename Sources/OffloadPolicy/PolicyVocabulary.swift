@@ -37,14 +37,37 @@ package enum Action: Equatable, Sendable {
     case release(PageScope)
     /// Move at most `grant` more of an idle container, least recently used first.
     case drain(grant: ByteCount)
-    /// Have the kernel reclaim from the group what process_madvise could not move.
+    /// Have the kernel reclaim so much from the group, by its own choice of pages.
     case reclaim(ByteCount)
+    /// Have DAMON page out cold regions of the container's processes, those that begin later too, until `stopColdPageout` or
+    /// `forget`. Reported once when it runs; what it moved is in later measures.
+    case startColdPageout(ColdRegions)
+    case stopColdPageout
     /// Stop what is under way for this container at once.
     case halt
     /// Read the working set back.
     case recall
+    /// Read back all that is far: before maintenance of the far memory.
+    case pullBack
     /// Forget the container; it is gone.
     case forget
+
+    /// The word in logs and records.
+    package var word: String {
+        switch self {
+        case .snapshot(let pucket): "note-\(pucket.rawValue)"
+        case .examine(let scope, _): "examine-\(scope.rawValue)"
+        case .release(let scope): "release-\(scope.rawValue)"
+        case .drain: "drain"
+        case .reclaim: "reclaim"
+        case .startColdPageout: "start-cold-pageout"
+        case .stopColdPageout: "stop-cold-pageout"
+        case .halt: "halt"
+        case .recall: "recall"
+        case .pullBack: "pull-back"
+        case .forget: "forget"
+        }
+    }
 }
 
 /// Why something was done, or not done.
@@ -64,7 +87,13 @@ package enum Rule: String, CaseIterable, Sendable {
     case farSpace = "far-space"
     case unknownPressure = "unknown-pressure"
     case unknownFarSpace = "unknown-far-space"
+    /// Far memory answers too slowly, its link is down, or someone asked for everything back.
+    case farLatency = "far-latency"
+    case linkDown = "link-down"
+    case maintenance
     case budget
+    case tmo, damon
+    case idleShrink = "idle-shrink"
 }
 
 /// An action with its reason, for the engine and for the event log.
@@ -89,6 +118,8 @@ package struct ContainerMeasure: Equatable, Sendable {
     package var stall: Nanoseconds?
     /// How the anonymous memory divides, as of `measuredAt` in it.
     package var segments: SegmentSizes?
+    /// Share of the time in which a task of the container waited for memory, over the last seconds, in millionths.
+    package var pressureMillionths: UInt64?
 
     package init(
         local: ByteCount, far: ByteCount?, anonymous: ByteCount, refaults: UInt64?,
@@ -143,6 +174,8 @@ package struct HostMeasure: Equatable, Sendable {
     package var farIsConnected: Bool?
     /// What a page took lately to come from far memory: the slower end (p99) of the last seconds; nil when unknown.
     package var farLatency: Nanoseconds?
+    /// The share of `pressurePermille` in millionths: what there is for containers whose group has no figure of its own.
+    package var pressureMillionths: UInt64?
 
     package init(
         pressurePermille: UInt64?, farFree: ByteCount?, farIsConnected: Bool? = nil,

@@ -5,44 +5,65 @@ package import FarMemory
 // the time (an eighth of a power of two, so 9 % at most), all containers of a function together.
 // Idle times that ended in recycling say nothing about reuse and are not counted. Old behaviour fades: when
 // 1024 are counted, all counts are halved.
+//
+// There may be tens of thousands of functions, most of them with a few intervals close together: counts are small, and only the
+// buckets between the shortest and the longest interval are held.
 
 /// The distribution of one function's reuse intervals, learned online.
 package struct ReuseIntervals: Equatable, Sendable {
     /// Eight buckets per power of two of microseconds, up to 2^40 us (12 days).
     private static let bucketsPerOctave = 8
     private static let octaves = 40
-    private static let fadeAt: UInt64 = 1024
+    private static let fadeAt = 1024
 
-    private var counts = [UInt32](repeating: 0, count: bucketsPerOctave * octaves)
+    /// Counts of the buckets from `first` on; all below `fadeAt`.
+    private var counts: [UInt16] = []
+    private var first: UInt16 = 0
     /// How many intervals are counted now.
-    package private(set) var samples: UInt64 = 0
+    private var total: UInt16 = 0
+    package var samples: UInt64 { UInt64(total) }
 
     package init() {}
 
     package mutating func record(_ interval: Nanoseconds) {
-        counts[Self.bucket(interval)] += 1
-        samples += 1
-        if samples >= Self.fadeAt { fade() }
+        let bucket = Self.bucket(interval)
+        makeRoom(for: bucket)
+        counts[bucket - Int(first)] += 1
+        total += 1
+        if total >= Self.fadeAt { fade() }
     }
 
     /// The shortest time that at least `permille` thousandths of the intervals do not exceed, rounded
     /// up to its bucket's end; nil without intervals.
     package func quantile(permille: UInt64) -> Nanoseconds? {
-        guard samples > 0 else { return nil }
+        guard total > 0 else { return nil }
         let rank = max(1, (samples * min(permille, 1000) + 999) / 1000)
         var seen: UInt64 = 0
-        for (bucket, count) in counts.enumerated() where count > 0 {
-            seen += UInt64(count)
-            if seen >= rank { return Self.end(of: bucket) }
+        for index in counts.indices {
+            seen += UInt64(counts[index])
+            if seen >= rank { return Self.end(of: Int(first) + index) }
         }
-        return Self.end(of: counts.count - 1)
+        return Self.end(of: Int(first) + counts.count - 1)
+    }
+
+    private mutating func makeRoom(for bucket: Int) {
+        if counts.isEmpty {
+            first = UInt16(bucket)
+            counts = [0]
+        } else if bucket < Int(first) {
+            counts.insert(contentsOf: repeatElement(0, count: Int(first) - bucket), at: 0)
+            first = UInt16(bucket)
+        } else if bucket - Int(first) >= counts.count {
+            counts.append(
+                contentsOf: repeatElement(0, count: bucket - Int(first) - counts.count + 1))
+        }
     }
 
     private mutating func fade() {
-        samples = 0
+        total = 0
         for index in counts.indices {
             counts[index] /= 2
-            samples += UInt64(counts[index])
+            total += counts[index]
         }
     }
 

@@ -1,8 +1,9 @@
 package import FarMemory
 
-// The law of ticks that are left out. A tick changes something of a container only when released pages came back, when its idle time
-// reaches the function's delay, or while it drains. So a driver that knows the time in advance (the simulator) may tick at the
-// multiples of its tick interval that follow a container's next wake, serving only containers that are due, and every decision
+// The law of ticks that are left out. A tick changes something of a container only when its idle time reaches the function's delay, while
+// it drains or is examined, at the senpai law's turns, and when a report or the end of a request is given up. So a tick serves only
+// containers for which `wake` says that it is time, and a driver that knows the time in advance (the simulator) may tick at the
+// multiples of its tick interval that follow a container's next wake, serving only containers that are due: every decision
 // is the same as with a tick at each multiple that serves all.
 //
 // That holds when the driver asks again after each event of the container and after each event that changes the delay of its
@@ -11,34 +12,72 @@ package import FarMemory
 extension PolicyMachine {
     /// The first moment at which a tick would change something of the container; nil: none before its next event.
     package func nextWake(of id: ContainerHandle, at now: Nanoseconds) -> Nanoseconds? {
-        guard settings.drainsIdle, let container = containers[id] else { return nil }
-        if refaultsExceed(container) { return now }
-        guard let idleSince = container.idleSince else { return nil }
-        switch container.phase {
-        case .launching, .initializing, .running, .drained: return nil
-        case .semiWarm:
-            guard container.outstanding == 0 else { return nil }
-            return isGuarded(container, at: now) ? nil : now
-        case .ready, .idle:
-            guard container.measure != nil else { return nil }
-            var due = max(now, idleSince + semiWarmWait(of: container.function))
-            if let backOffUntil = container.backOffUntil { due = max(due, backOffUntil) }
-            return isGuarded(container, at: due) ? nil : due
-        }
+        guard let place = containers.place(of: id) else { return nil }
+        let wake = wake(of: place, at: now)
+        return wake == Nanoseconds(.max) ? nil : max(wake, now)
     }
 
-    /// Passes time like `tick(host:at:into:)`, but serves only these containers, given in the order of their handles.
+    /// Passes time like `tick(host:at:into:)`, but serves only these containers.
     package mutating func tick(
         host: HostMeasure, serving due: [ContainerHandle], at now: Nanoseconds,
         into decisions: inout [Decision]
     ) {
         noteHost(host, at: now)
-        guard settings.drainsIdle else { return }
-        serve(due, at: now, into: &decisions)
+        asking.removeAll(keepingCapacity: true)
+        for place in due.compactMap({ containers.place(of: $0) }).sorted() {
+            serve(place, at: now, into: &decisions)
+        }
+        shareBudget(at: now, into: &decisions)
     }
 
-    /// From then on, until its next request, nothing of it moves: it ends too soon.
-    private func isGuarded(_ container: ContainerRecord, at time: Nanoseconds) -> Bool {
-        container.recycledAt.map { $0 - time <= settings.recycleGuard } ?? false
+    /// The same for the record at a place: a moment that has passed is now.
+    func wake(of place: Int, at now: Nanoseconds) -> Nanoseconds {
+        let never = Nanoseconds(.max)
+        if containers.records[place].isBusyMoving {
+            return containers.records[place].pendingSince + reportPatience
+        }
+        switch settings.kind {
+        case .none, .damon: return never
+        case .tmo: return containers.records[place].senpaiAt ?? now
+        case .farmem, .faasmem, .idleShrink: break
+        }
+        guard let idleSince = containers.records[place].idleSince else {
+            guard let patience = settings.requestPatience, containers.records[place].running > 0
+            else { return never }
+            return containers.records[place].heardAt + patience
+        }
+        switch containers.records[place].phase {
+        case .launching, .initializing, .running: return never
+        case .drained: return never
+        case .ready, .idle:
+            if containers.records[place].hasExaminationLeft {
+                return unguarded(place, from: now, at: now)
+            }
+            guard settings.drainsIdle, containers.records[place].measure != nil else {
+                return never
+            }
+            let due = idleSince + functions.records[containers.records[place].functionPlace].wait
+            return due > now ? due : unguarded(place, from: due, at: now)
+        case .semiWarm: return unguarded(place, from: nextDrain(place, at: now), at: now)
+        }
+    }
+
+    private func nextDrain(_ place: Int, at now: Nanoseconds) -> Nanoseconds {
+        guard settings.drainStep > .zero,
+            containers.records[place].drainOwed < grantMinimum.bytes
+        else { return now }
+        return containers.records[place].drainedAt + settings.drainStep
+    }
+
+    /// When the container's own guards let it: while it rests after refaults, or its end is near, there is nothing to do.
+    private func unguarded(
+        _ place: Int, from due: Nanoseconds, at now: Nanoseconds
+    ) -> Nanoseconds {
+        var time = due
+        if let rest = containers.records[place].backOffUntil { time = max(time, rest) }
+        guard let end = containers.records[place].recycledAt else { return time }
+        let isNear = end - max(time, now) <= settings.recycleGuard
+        let isLate = due > end - settings.recycleMargin
+        return isNear || isLate ? max(time, end + ContainerRecord.outliving) : time
     }
 }

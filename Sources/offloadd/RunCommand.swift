@@ -5,6 +5,7 @@ import Glibc
 import HTTPEndpoint
 import LinuxSystem
 import OffloadEngine
+import OffloadPolicy
 import Telemetry
 
 let runCommand = Command(
@@ -17,6 +18,7 @@ let runCommand = Command(
     examples: [
         ("offloadd run", "Serve events of a gateway."),
         ("offloadd run --watch '/docker/*'", "Watch Docker's containers."),
+        ("offloadd run --policy tmo", "Decide as TMO does, to compare."),
     ]
 ) { invocation in
     let settings = try engineSettings(invocation)
@@ -31,6 +33,7 @@ let runCommand = Command(
         throw CommandFailure(
             .systemError, "no memory controller is mounted; mount cgroup2, or cgroup -o memory")
     }
+    try requireKernelSupport(settings)
     let controller = try openController(settings, groups, log)
     let endpoint = listenEndpoint(invocation)
     try makeDirectories(runtimeDirectory())
@@ -54,7 +57,7 @@ let runCommand = Command(
         "started",
         [
             "listen": endpoint.description, "cgroup": groups.version.rawValue,
-            "dry_run": settings.isDryRun,
+            "policy": settings.policy.kind.rawValue, "dry_run": settings.isDryRun,
         ])
     while signals.next() == nil {
         _ = try waitReady(signals.descriptor.rawValue, .readable, timeout: -1)
@@ -65,6 +68,18 @@ let runCommand = Command(
     control.join()
     log.info("stopped", [:])
     return .done
+}
+
+/// A policy that the kernel cannot carry out must not look as if it ran.
+private func requireKernelSupport(_ settings: EngineSettings) throws(CommandFailure) {
+    guard settings.policy.kind == .damon else { return }
+    let directory = "/sys/kernel/mm/damon/admin/kdamonds"
+    guard unsafe access(directory, R_OK | W_OK) == 0 else {
+        throw CommandFailure(
+            .systemError,
+            "--policy damon needs a kernel with CONFIG_DAMON_SYSFS and CONFIG_DAMON_VADDR (5.18 or later); \(directory) is not there"
+        )
+    }
 }
 
 func openController(

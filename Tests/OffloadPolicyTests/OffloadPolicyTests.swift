@@ -47,7 +47,9 @@ struct Bench {
                 report.released = PageCount(released)
                 report.hot = PageCount(hot)
                 report.measure = policy.containers[id]?.measure
-            case .snapshot, .reclaim, .halt, .recall, .forget: continue
+            case .snapshot, .reclaim, .halt, .recall, .forget, .pullBack, .startColdPageout,
+                .stopColdPageout:
+                continue
             }
             _ = send(.reported(report))
         }
@@ -69,18 +71,7 @@ struct Bench {
 }
 
 func actions(_ decisions: [Decision]) -> [String] {
-    decisions.map { decision in
-        switch decision.action {
-        case .snapshot(let pucket): "note-\(pucket.rawValue)"
-        case .examine(let scope, _): "examine-\(scope.rawValue)"
-        case .release(let scope): "release-\(scope.rawValue)"
-        case .drain: "drain"
-        case .reclaim: "reclaim"
-        case .halt: "halt"
-        case .recall: "recall"
-        case .forget: "forget"
-        }
-    }
+    decisions.map(\.action.word)
 }
 
 @Suite struct PucketTests {

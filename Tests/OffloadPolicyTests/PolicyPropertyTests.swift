@@ -128,7 +128,8 @@ struct RandomWorld {
         case .release:
             report.released = PageCount(UInt64(random.below(5000)))
             report.hot = PageCount(UInt64(random.below(5000)))
-        case .snapshot, .halt, .recall, .forget: return
+        case .snapshot, .halt, .recall, .forget, .pullBack, .startColdPageout, .stopColdPageout:
+            return
         }
         guard alive.contains(number) else { return }
         send(.reported(report), number)
@@ -150,7 +151,9 @@ struct RandomWorld {
                 if (local[number] ?? .zero) - grant < min(settings.floor, local[number] ?? .zero) {
                     fault("went below the floor", decision)
                 }
-            case .snapshot, .release, .halt, .recall, .forget: break
+            case .snapshot, .release, .halt, .recall, .forget, .pullBack, .startColdPageout,
+                .stopColdPageout:
+                break
             }
             pending.append(decision)
         }

@@ -96,7 +96,8 @@ private struct TwoMachines {
         case .release:
             report.released = PageCount(UInt64(random.below(5000)))
             report.hot = PageCount(UInt64(random.below(5000)))
-        case .snapshot, .halt, .recall, .forget: return
+        case .snapshot, .halt, .recall, .forget, .pullBack, .startColdPageout, .stopColdPageout:
+            return
         }
         let amount = local[number] ?? .zero
         report.measure = ContainerMeasure(
@@ -210,6 +211,6 @@ private struct TwoMachines {
             }
         }
         let counts = (1...3).map { number in served.filter { $0 == number }.count }
-        #expect(counts.min() ?? 0 >= 6 && served.count == 20, "\(counts)")
+        #expect((counts.max() ?? 0) - (counts.min() ?? 0) <= 1 && served.count >= 40, "\(counts)")
     }
 }
