@@ -87,6 +87,8 @@ package struct Command: Sendable {
     package let discussion: String
     /// Valid here and, for a group, in all of its subcommands.
     package let options: [Option]
+    /// Parts of the configuration file beside the options.
+    package let sections: [ConfigurationSection]
     package let positionals: [Positional]
     /// Whole command lines with what they do.
     package let examples: [(command: String, meaning: String)]
@@ -100,6 +102,7 @@ package struct Command: Sendable {
 
     package init(
         name: String, summary: String, discussion: String = "", options: [Option] = [],
+        sections: [ConfigurationSection] = [],
         positionals: [Positional] = [], examples: [(command: String, meaning: String)] = [],
         subcommands: [Command] = [], hidden: Bool = false, configurable: Bool = true,
         run: (@Sendable (Invocation) throws -> ExitStatus)? = nil
@@ -114,6 +117,7 @@ package struct Command: Sendable {
         self.summary = summary
         self.discussion = discussion
         self.options = options
+        self.sections = sections
         self.positionals = positionals
         self.examples = examples
         self.subcommands = subcommands

@@ -54,6 +54,14 @@ struct HelpPage {
         }
         page.heading("OPTIONS")
         for option in visibleOptions { page.item(Self.usage(option), details(option)) }
+        for section in command.sections {
+            page.heading("CONFIGURATION FILE: \(section.name)")
+            page.paragraph("\(section.name): {\(section.placeholder): {KEY: VALUE}}")
+            page.paragraph(section.help)
+            for option in section.options {
+                page.item("\(option.name): \(option.kind.name)", option.help)
+            }
+        }
     }
 
     private var synopsis: String {

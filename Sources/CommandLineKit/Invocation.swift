@@ -13,6 +13,7 @@ package struct Invocation: Sendable {
     package let positionals: [String]
     let resolved: [String: ResolvedOption]
     let positionalNames: [Positional]
+    let items: [SectionItem]
 
     private func values(_ name: String) -> [OptionValue] {
         guard let option = resolved[name] else {
@@ -35,6 +36,9 @@ package struct Invocation: Sendable {
         }
         return value
     }
+
+    /// The items of a section of the configuration file, in its order.
+    package func section(_ name: String) -> [SectionItem] { items.filter { $0.section == name } }
 
     /// Where the value came from.
     package func origin(_ name: String) -> Origin { resolved[name]?.origin ?? .builtIn }

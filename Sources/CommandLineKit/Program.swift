@@ -70,19 +70,26 @@ package struct Program: Sendable {
         let resolver = Resolver(
             program: root.name, options: parsed.options, environment: environment)
         var file: (path: String, configuration: YAMLConfiguration)?
+        var items: [SectionItem] = []
         if let path = parsed.given["config"]?.first {
-            file = (path, try Self.readConfiguration(path))
+            let whole = try Self.readConfiguration(path)
+            let (rest, found) = try whole.split(parsed.command.sections, path: path)
+            file = (path, rest)
+            items = found
         }
         let resolved = try resolver.resolve(given: parsed.given, file: file)
         if resolved["print-config"]?.values == [.flag(true)] {
-            return .print(ConfigurationReport(options: parsed.options, resolved: resolved).text())
+            return .print(
+                ConfigurationReport(
+                    options: parsed.options, resolved: resolved, items: items
+                ).text())
         }
         try checkComplete(parsed, resolved)
         return .run(
             parsed.command,
             Invocation(
                 program: root.name, path: parsed.path.map(\.name), positionals: parsed.positionals,
-                resolved: resolved, positionalNames: parsed.command.positionals))
+                resolved: resolved, positionalNames: parsed.command.positionals, items: items))
     }
 
     /// Checks a configuration file against the command at `path` below the root (`["run"]`) and returns what it sets.
@@ -93,7 +100,8 @@ package struct Program: Sendable {
         let parsed = try ArgumentParser.parse(path, root: root)
         let resolver = Resolver(
             program: root.name, options: parsed.options, environment: environment)
-        let configuration = try Self.readConfiguration(file)
+        let (configuration, _) = try Self.readConfiguration(file)
+            .split(parsed.command.sections, path: file)
         let resolved = try resolver.resolve(given: [:], file: (file, configuration))
         return resolved.values.sorted { $0.name < $1.name }.filter { $0.origin != .builtIn }
     }
@@ -173,6 +181,7 @@ package enum ProductVersion {
 struct ConfigurationReport {
     let options: [Option]
     let resolved: [String: ResolvedOption]
+    let items: [SectionItem]
 
     func text() -> String {
         var lines: [(setting: String, origin: String)] = []
@@ -187,6 +196,15 @@ struct ConfigurationReport {
                 let text = Self.quoted(value.values[0].text)
                 lines.append(("\(option.name): \(text)", value.origin.description))
             }
+        }
+        for item in items {
+            let values = item.values.sorted { $0.key < $1.key }
+                .map { "\($0.key): \(Self.quoted($0.value.text))" }.joined(separator: ", ")
+            lines.append(
+                (
+                    "\(item.section).\(Self.quoted(item.name)): {\(values)}",
+                    item.origin.description
+                ))
         }
         let column = (lines.map(\.setting.count).max() ?? 0) + 2
         return lines.map { $0.setting.padded(to: column) + "# \($0.origin)\n" }.joined()

@@ -109,6 +109,9 @@ struct ControlLoop {
             handles[event.container] = handle
             containers[handle] = container
             feed(.started(function: container.function), handle, at: now)
+            let own = controller.settings.containerSettings(
+                event.settings, of: container.function)
+            if own != ContainerSettings() { feed(.configured(own), handle, at: now) }
             measure(handle, at: now)
         } catch {
             controller.log.warn(
@@ -260,6 +263,6 @@ struct ControlLoop {
             measure: record.measure, ledger: ledger, runtime: size { $0.runtime },
             initialization: size { $0.initialization }, waiting: size { $0.marked },
             hot: size { $0.workingSet }, windowIsOpen: record.windowIsOpen,
-            semiWarmDelay: policy.semiWarmDelay(of: container.function).delay)
+            semiWarmDelay: policy.semiWarmDelay(of: record).delay)
     }
 }

@@ -10,6 +10,8 @@ package enum EngineChoice: String, CaseIterable, Sendable {
 package struct EngineSettings: Equatable, Sendable {
     package var policy = PolicySettings()
     package var engine = EngineChoice.auto
+    /// What is set for functions by the patterns of their names; later ones come first.
+    package var functionRules: [FunctionRule] = []
     /// Where journal and lock live.
     package var stateDirectory = "/run/farmem/offloadd"
     /// How often the policy looks at idle containers.

@@ -1,4 +1,5 @@
 package import FarMemory
+package import OffloadPolicy
 
 /// What a gateway, or the watcher, says about a container.
 package struct LifecycleEvent: Equatable, Sendable {
@@ -17,6 +18,8 @@ package struct LifecycleEvent: Equatable, Sendable {
     /// Needed when it starts: function name, and the group's path below the controller's mount.
     package var function: String?
     package var controlGroup: String?
+    /// When it starts: what is set for it, by labels say.
+    package var settings = ContainerSettings()
     /// After which idle time the sender will end it, when it says.
     package var keepAlive: Nanoseconds?
     /// How long the request took that ended.

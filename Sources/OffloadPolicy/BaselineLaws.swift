@@ -13,7 +13,9 @@ import FarMemory
 
 extension PolicyMachine {
     func startColdPageout(_ container: inout ContainerRecord, into output: inout Output) {
-        guard settings.kind == .damon, !inMaintenance, !container.hasColdPageout else { return }
+        guard settings.kind == .damon, container.settings.offloads != false, !inMaintenance,
+            !container.hasColdPageout
+        else { return }
         container.hasColdPageout = true
         output.add(
             .startColdPageout(settings.coldRegions), .damon,

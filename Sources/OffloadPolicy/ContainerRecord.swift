@@ -5,6 +5,7 @@ package struct ContainerRecord: Equatable, Sendable {
     package let function: String
     /// Where its function's record is.
     let functionPlace: Int
+    package internal(set) var settings = ContainerSettings()
     package internal(set) var phase = ContainerPhase.launching
     /// The rule that decided last.
     package internal(set) var lastRule = Rule.discovered

@@ -3,6 +3,7 @@ package import FarMemory
 // The law of the guards. Each answers one question before anything new is written to far memory; what it cannot know
 // counts as no.
 //
+// - opted-out: a label or the configuration says that the container is left alone.
 // - recycle-guard: the container ends within the guard time; its pages will be free then anyway.
 // - refaults: in the last window more released pages came back than the ceiling allows; the container rests for a
 //   rollback interval, which doubles (and the function's window may grow: RequestWindow.swift).
@@ -16,6 +17,7 @@ package import FarMemory
 extension PolicyMachine {
     /// The rule that forbids writing pages of the container to far memory now, or nil.
     func mayWrite(_ container: ContainerRecord, at now: Nanoseconds) -> Rule? {
+        if container.settings.offloads == false { return .optedOut }
         if let recycledAt = container.recycledAt, recycledAt - now <= settings.recycleGuard,
             !container.hasOutlived(recycledAt, at: now)
         {

@@ -82,7 +82,7 @@ extension PolicyMachine {
     /// What is left belongs to several processes, or is not anonymous: once, the kernel's own reclaim.
     private func wantsReclaim(_ container: inout ContainerRecord) -> BudgetRequest.Kind? {
         let measure = container.measure
-        let above = (measure?.local ?? .zero) - settings.floor
+        let above = (measure?.local ?? .zero) - floor(of: container)
         let wanted = min(above, measure?.anonymous ?? .zero)
         guard settings.reclaimsShared, !container.reclaimedShared, wanted >= .mib(1) else {
             container.becomeDrained(above == .zero ? .floor : .nothingLeft)
@@ -93,7 +93,7 @@ extension PolicyMachine {
 
     private func wantsDraining(_ container: inout ContainerRecord) -> BudgetRequest.Kind? {
         guard let measure = container.measure else { return nil }
-        let above = measure.local - settings.floor
+        let above = measure.local - floor(of: container)
         guard above >= ByteCount(UInt64(pageBytes)) else {
             container.becomeDrained(.floor)
             return nil
@@ -106,7 +106,7 @@ extension PolicyMachine {
     private func enterSemiWarm(
         _ container: inout ContainerRecord, since idleSince: Nanoseconds, at now: Nanoseconds
     ) {
-        let due = idleSince + functions.records[container.functionPlace].wait
+        let due = idleSince + semiWarmWait(of: container)
         guard now >= due, let measure = container.measure, mayWrite(container, at: now) == nil,
             !isTooLate(container, due: due, at: now)
         else { return }
@@ -116,7 +116,7 @@ extension PolicyMachine {
         container.drainOwed = 0
         container.drainBase = measure.local
         if settings.kind == .idleShrink {
-            container.drainOwed = (measure.local - settings.floor).bytes
+            container.drainOwed = (measure.local - floor(of: container)).bytes
         } else if settings.drainStep > .zero {
             container.drainBase = container.idleLocal ?? measure.local
         }

@@ -101,6 +101,9 @@ package struct PolicyMachine: Sendable {
     ) {
         switch event {
         case .started, .stopped: break
+        case .configured(let own):
+            container.settings = own
+            if own.offloads == false { container.lastRule = .optedOut }
         case .runtimeReady: runtimeReady(&container, at: now, into: &output)
         case .initDone(let recycledAt):
             guard container.phase == .launching || container.phase == .initializing else { break }
@@ -292,7 +295,8 @@ package struct PolicyMachine: Sendable {
     }
 
     private func window(_ container: ContainerRecord) -> UInt32 {
-        functions.records[container.functionPlace].window
+        if let own = container.settings.requestWindow, own > 0 { return own }
+        return functions.records[container.functionPlace].window
     }
 
     // MARK: Reports
@@ -347,6 +351,23 @@ package struct PolicyMachine: Sendable {
         } else {
             container.rollbackInterval = settings.rollbackInterval
         }
+    }
+
+    /// The same for a container, whose own settings come first.
+    package func semiWarmDelay(
+        of container: ContainerRecord
+    ) -> (delay: Nanoseconds, origin: String) {
+        if let own = container.settings.semiWarmDelay, own > .zero { return (own, "set for it") }
+        return semiWarmDelay(of: container.function)
+    }
+
+    func semiWarmWait(of container: ContainerRecord) -> Nanoseconds {
+        if let own = container.settings.semiWarmDelay, own > .zero { return own }
+        return functions.records[container.functionPlace].wait
+    }
+
+    func floor(of container: ContainerRecord) -> ByteCount {
+        container.settings.floor ?? settings.floor
     }
 
     /// When a container of this function may be drained, and by what: idle time, and its origin.

@@ -81,6 +81,8 @@ package enum Rule: String, CaseIterable, Sendable {
     case sharedPages = "shared-pages"
     case floor
     case nothingLeft = "nothing-left"
+    /// A label or the configuration says that it is left alone.
+    case optedOut = "opted-out"
     case recycleGuard = "recycle-guard"
     case pressure
     case refaults
@@ -154,6 +156,8 @@ package struct ActionReport: Equatable, Sendable {
 
 package enum ContainerEvent: Equatable, Sendable {
     case started(function: String)
+    /// What is set for this container; comes right after it started, and again when it changes.
+    case configured(ContainerSettings)
     case runtimeReady
     /// `recycledAt`: when it will be ended if no request comes.
     case initDone(recycledAt: Nanoseconds?)

@@ -162,5 +162,6 @@ extension PolicyMachine {
 
     private func choosesWindow(of container: ContainerRecord) -> Bool {
         settings.requestWindow == nil && settings.requestWindows[container.function] == nil
+            && (container.settings.requestWindow ?? 0) == 0
     }
 }

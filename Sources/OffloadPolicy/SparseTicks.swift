@@ -56,7 +56,7 @@ extension PolicyMachine {
             guard settings.drainsIdle, containers.records[place].measure != nil else {
                 return never
             }
-            let due = idleSince + functions.records[containers.records[place].functionPlace].wait
+            let due = idleSince + semiWarmWait(of: containers.records[place])
             return due > now ? due : unguarded(place, from: due, at: now)
         case .semiWarm: return unguarded(place, from: nextDrain(place, at: now), at: now)
         }

@@ -54,6 +54,7 @@ func engineSettings(_ invocation: Invocation) throws -> EngineSettings {
     settings.policy = try policySettings(invocation)
     // A watched container may be busy for ever.
     if !settings.watchPatterns.isEmpty { settings.policy.requestPatience = nil }
+    settings.functionRules = functionRules(invocation)
     guard settings.tickInterval >= .milliseconds(10) else {
         throw UsageError("--tick must be at least 10ms")
     }

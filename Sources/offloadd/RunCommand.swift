@@ -15,6 +15,7 @@ let runCommand = Command(
         that they do not use to swap. SIGTERM and SIGINT end it: what it changed is put back first.
         """,
     options: runOptions,
+    sections: [functionsSection],
     examples: [
         ("offloadd run", "Serve events of a gateway."),
         ("offloadd run --watch '/docker/*'", "Watch Docker's containers."),
