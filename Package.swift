@@ -107,6 +107,10 @@ let package = Package(
         library("OffloadEngine", [
             "OffloadPolicy", "Containers", "LinuxSystem", "Telemetry", "FarMemory", "JSONText",
         ]),
+        library("ContainerDiscovery", [
+            "Containers", "OffloadPolicy", "CommandLineKit", "HTTPEndpoint", "LinuxSystem",
+            "Telemetry", "JSONText", "FarMemory",
+        ]),
         library("WorkloadTrace", ["FarMemory", "LinuxSystem"]),
         library("WorkloadSimulation", ["OffloadPolicy", "WorkloadTrace", "FarMemory"]),
         library("Gateway", ["HTTPEndpoint", "LinuxSystem", "Telemetry", "JSONText", "FarMemory"]),
@@ -125,7 +129,8 @@ let package = Package(
             "PoolProtocol", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("offloadd", [
-            "OffloadEngine", "OffloadPolicy", "Containers", "HTTPEndpoint", "CommandLineKit",
+            "OffloadEngine", "OffloadPolicy", "ContainerDiscovery", "Containers", "HTTPEndpoint",
+            "CommandLineKit",
             "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("fngateway", [
@@ -147,7 +152,8 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "CommandLineKit", "JSONText", "FarMemory", "LinuxSystem", "PoolProtocol",
+                "CommandLineKit", "ContainerDiscovery", "Containers", "JSONText", "FarMemory",
+                "LinuxSystem", "OffloadPolicy", "PoolProtocol",
                 "SwapDevice", "WorkloadTrace",
             ],
             path: "Tests/Fuzz/Targets", swiftSettings: strict),
@@ -180,6 +186,10 @@ let package = Package(
             "TestSupport",
         ]),
         tests("ContainersTests", ["Containers", "TestSupport", "LinuxSystem", "FarMemory"]),
+        tests("ContainerDiscoveryTests", [
+            "ContainerDiscovery", "Containers", "OffloadPolicy", "HTTPEndpoint", "JSONText",
+            "LinuxSystem", "FarMemory", "Telemetry", "TestSupport",
+        ]),
         tests("OffloadPolicyTests", ["OffloadPolicy", "TestSupport", "FarMemory"]),
         tests("OffloadEngineTests", [
             "OffloadEngine", "Containers", "OffloadPolicy", "LinuxSystem", "FarMemory", "JSONText",

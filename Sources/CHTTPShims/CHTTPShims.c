@@ -61,6 +61,17 @@ CURLcode fm_curl_set_sinks(CURL *handle, fm_curl_sink body, fm_curl_sink header,
 	return rc;
 }
 
+CURLcode fm_curl_set_pulse(CURL *handle, fm_curl_pulse pulse, void *context)
+{
+	CURLcode rc = curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, pulse);
+
+	if (rc == CURLE_OK)
+		rc = curl_easy_setopt(handle, CURLOPT_XFERINFODATA, context);
+	if (rc == CURLE_OK)
+		rc = curl_easy_setopt(handle, CURLOPT_NOPROGRESS, 0L);
+	return rc;
+}
+
 long fm_curl_status(CURL *handle)
 {
 	long status = 0;

@@ -30,9 +30,9 @@ package enum HTTPClientError: Error, Equatable, CustomStringConvertible {
 /// An HTTP client of one endpoint over a persistent connection, for one thread. Proxies and redirects are not followed.
 package final class HTTPClient {
     package let target: Endpoint
-    private let handle: CurlHandle
-    private let bodyBytesMax: Int
-    private let bearerToken: String?
+    let handle: CurlHandle
+    let bodyBytesMax: Int
+    let bearerToken: String?
 
     /// Does not connect yet. `bodyBytesMax` bounds a response's body.
     package init(target: Endpoint, bearerToken: String? = nil, bodyBytesMax: Int = 16 << 20) {
@@ -66,7 +66,7 @@ package final class HTTPClient {
         return try response(code, received)
     }
 
-    private func url(_ path: String) -> String {
+    func url(_ path: String) -> String {
         switch target {
         case .unix: "http://localhost\(path)"
         case .tcp(let host, let port) where host.contains(":"): "http://[\(host)]:\(port)\(path)"
@@ -75,7 +75,7 @@ package final class HTTPClient {
     }
 
     /// Refuses what could smuggle another header or request.
-    private func check(
+    func check(
         _ method: String, _ path: String, _ headers: [(name: String, value: String)]
     ) throws(HTTPClientError) {
         func isToken(_ text: String) -> Bool {
@@ -93,7 +93,7 @@ package final class HTTPClient {
         }
     }
 
-    private func response(
+    func response(
         _ code: CURLcode, _ received: Received
     ) throws(HTTPClientError) -> HTTPResponse {
         if received.isTooLarge { throw .tooLarge(bodyBytesMax) }
@@ -115,7 +115,10 @@ struct Transfer {
     let url: String
     let target: Endpoint
     let body: [UInt8]?
+    /// Of the whole transfer; 0 for a stream, which its pulse ends.
     let milliseconds: Int
+    /// Of a stream's connection.
+    var connectMilliseconds: Int?
 }
 
 /// Owner of libcurl's handle, and with it of the connection.
@@ -145,7 +148,7 @@ struct Transfer {
         unsafe curl_easy_reset(raw)
         set(CURLOPT_NOSIGNAL, 1)
         set(CURLOPT_TIMEOUT_MS, transfer.milliseconds)
-        set(CURLOPT_CONNECTTIMEOUT_MS, transfer.milliseconds)
+        set(CURLOPT_CONNECTTIMEOUT_MS, transfer.connectMilliseconds ?? transfer.milliseconds)
         set(CURLOPT_TCP_NODELAY, 1)
         text(CURLOPT_URL, transfer.url)
         text(CURLOPT_PROXY, "")
@@ -156,6 +159,7 @@ struct Transfer {
         // SAFETY: `received` and the body live until perform returns, and libcurl uses both only inside it.
         let context = unsafe Unmanaged.passUnretained(received).toOpaque()
         _ = unsafe fm_curl_set_sinks(raw, receiveBody, receiveHeader, context)
+        if received.stream != nil { _ = unsafe fm_curl_set_pulse(raw, pulse, context) }
         guard let body = transfer.body else { return unsafe curl_easy_perform(raw) }
         return unsafe body.withUnsafeBytes { bytes in
             set(CURLOPT_POST, 1)
@@ -179,7 +183,7 @@ struct Transfer {
 }
 
 /// Owner of libcurl's header list.
-@safe private struct HeaderList: ~Copyable {
+@safe struct HeaderList: ~Copyable {
     private(set) var first: UnsafeMutablePointer<curl_slist>?
 
     init() { unsafe first = nil }
@@ -200,12 +204,17 @@ final class Received {
     private(set) var headers: [(name: String, value: String)] = []
     private(set) var isTooLarge = false
     private let bodyBytesMax: Int
+    /// Takes the body of a successful response piece by piece instead of it being collected.
+    var stream: ResponseStream?
     private var headerBytes = 0
     private static let headerBytesMax = 64 << 10
 
     init(bodyBytesMax: Int) { self.bodyBytesMax = bodyBytesMax }
 
     func takeBody(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        if let stream, stream.isSuccess {
+            return stream.take(unsafe Array(bytes))
+        }
         guard body.count + bytes.count <= bodyBytesMax else {
             isTooLarge = true
             return false
@@ -223,6 +232,7 @@ final class Received {
         let line = unsafe String(decoding: bytes, as: UTF8.self)
         if line.hasPrefix("HTTP/") {
             headers = []
+            stream?.noteStatus(line)
         } else if let colon = line.firstIndex(of: ":") {
             let value = line[line.index(after: colon)...]
             let trimmed = value.drop { $0 == " " || $0 == "\t" }

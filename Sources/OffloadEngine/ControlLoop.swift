@@ -51,7 +51,18 @@ struct ControlLoop {
 
     private mutating func take(_ message: Message) {
         switch message {
-        case .event(let event, let at): take(event, at: Nanoseconds(at))
+        case .event(let event, let at):
+            let at = Nanoseconds(at)
+            if event.kind == .containerStarted, let group = event.controlGroup {
+                for yielded in watcher.yield(group) { take(yielded, at: at) }
+            }
+            take(event, at: at)
+        case .found(let container):
+            guard !isTaken(container.group) else { break }
+            let now = monotonicNow()
+            for event in watcher.adopt(container, at: now) { take(event, at: Nanoseconds(now)) }
+        case .lost(let name):
+            for event in watcher.drop(name) { take(event, at: Nanoseconds(monotonicNow())) }
         case .report(let item, let report, let duration):
             note(item, report, duration)
             feed(.reported(report), item.container.handle, at: Nanoseconds(monotonicNow()))
@@ -90,6 +101,11 @@ struct ControlLoop {
             feed(.requestEnded(recycledAt: recycledAt, latency: event.latency), handle, at: now)
         case .containerStopped: end(handle, at: now)
         }
+    }
+
+    /// Whether a gateway reports on a container in this group.
+    private func isTaken(_ group: String) -> Bool {
+        !watcher.watches(group) && containers.values.contains { $0.group.path == group }
     }
 
     private mutating func start(_ event: LifecycleEvent, at now: Nanoseconds) {
@@ -201,7 +217,9 @@ struct ControlLoop {
 
     private mutating func tick(_ now: Int64) {
         let moment = Nanoseconds(now)
-        for event in watcher.look(at: now) { take(event, at: moment) }
+        let known = containers
+        let isTaken = { (group: String) in known.values.contains { $0.group.path == group } }
+        for event in watcher.look(at: now, isTaken: isTaken) { take(event, at: moment) }
         if now - measuredAt >= controller.settings.measureInterval.nanoseconds {
             measuredAt = now
             for handle in containers.keys.sorted() { measure(handle, at: moment) }

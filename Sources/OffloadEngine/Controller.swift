@@ -8,6 +8,8 @@ package import Telemetry
 /// What reaches the control thread.
 enum Message: Sendable {
     case event(LifecycleEvent, at: Int64)
+    case found(DiscoveredContainer)
+    case lost(String)
     case report(WorkItem, ActionReport, duration: Int64)
     case recalled(WorkItem, PageCount, duration: Int64)
     case stop
@@ -62,6 +64,12 @@ package final class Controller: Sendable {
         dropped.add(1, ordering: .relaxed)
         return false
     }
+
+    /// Takes a container that discovery found; false when too many messages wait. Never waits itself.
+    package func adopt(_ container: DiscoveredContainer) -> Bool { inbox.put(.found(container)) }
+
+    /// Takes it that a container that was adopted ended.
+    package func drop(_ name: String) -> Bool { inbox.put(.lost(name)) }
 
     /// Makes `run` return.
     package func stop() { _ = inbox.put(.stop) }

@@ -411,7 +411,7 @@ struct Output {
     mutating func add(
         _ action: Action, _ rule: Rule, _ reason: String, _ container: inout ContainerRecord
     ) {
-        container.lastRule = rule
+        container.lastRule = container.settings.offloads == false ? .optedOut : rule
         decisions.append(Decision(container: id, action: action, rule: rule, reason: reason))
     }
 

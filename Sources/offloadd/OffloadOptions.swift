@@ -18,6 +18,12 @@ let runOptions: [Option] =
             "watch", .string, repeatable: true, placeholder: "PATTERN",
             help: "Watch groups whose path matches, e.g. '/docker/*', without events."),
         Option(
+            "discover", .string, repeatable: true, placeholder: "SOURCE",
+            help: "Find containers: docker, podman, unix:PATH of such an API, or cgroups by name."),
+        Option(
+            "unlabelled", .flag, default: "true",
+            help: "Offload found containers without farmem.offload=true too."),
+        Option(
             "busy-share", .ratio, default: "0.02",
             help: "A watched container is busy above this share of one processor."),
         Option(
@@ -53,7 +59,9 @@ func engineSettings(_ invocation: Invocation) throws -> EngineSettings {
     settings.engine = EngineChoice(rawValue: invocation.string("engine")) ?? .auto
     settings.policy = try policySettings(invocation)
     // A watched container may be busy for ever.
-    if !settings.watchPatterns.isEmpty { settings.policy.requestPatience = nil }
+    if !settings.watchPatterns.isEmpty || !invocation.strings("discover").isEmpty {
+        settings.policy.requestPatience = nil
+    }
     settings.functionRules = functionRules(invocation)
     guard settings.tickInterval >= .milliseconds(10) else {
         throw UsageError("--tick must be at least 10ms")

@@ -11,18 +11,20 @@ import Telemetry
 let runCommand = Command(
     name: "run", summary: "run the offload controller in the foreground",
     discussion: """
-        Takes lifecycle events on its socket, or watches groups that match --watch, and moves pages of containers \
+        Takes lifecycle events on its socket, finds containers (--discover), or watches groups that match --watch, and moves pages of containers \
         that they do not use to swap. SIGTERM and SIGINT end it: what it changed is put back first.
         """,
     options: runOptions,
     sections: [functionsSection],
     examples: [
         ("offloadd run", "Serve events of a gateway."),
-        ("offloadd run --watch '/docker/*'", "Watch Docker's containers."),
+        ("offloadd run --discover docker", "Find Docker's containers and heed their labels."),
+        ("offloadd run --watch '/docker/*'", "Watch groups by their paths."),
         ("offloadd run --policy tmo", "Decide as TMO does, to compare."),
     ]
 ) { invocation in
     let settings = try engineSettings(invocation)
+    let sources = try discoverySources(invocation)
     let signals = try SignalEvents([SIGTERM, SIGINT])
     ignoreBrokenPipes()
     let log = Logger(level: LogLevel(word: invocation.string("log-level")) ?? .info)
@@ -53,6 +55,9 @@ let runCommand = Command(
     guard controller.waitUntilRunning(deadline: monotonicNow() + 10_000_000_000) else {
         throw CommandFailure(.systemError, "the control thread did not start within 10 s")
     }
+    let discovery = try Discovery(
+        sources, takesUnlabelled: invocation.flag("unlabelled"), groups: groups,
+        controller: controller, log: log)
     readiness.announceReady()
     log.info(
         "started",
@@ -64,6 +69,7 @@ let runCommand = Command(
         _ = try waitReady(signals.descriptor.rawValue, .readable, timeout: -1)
     }
     readiness.announceStopping()
+    discovery.stop()
     server.stop(drain: .seconds(1))
     controller.stop()
     control.join()

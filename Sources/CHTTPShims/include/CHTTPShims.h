@@ -33,5 +33,10 @@ CURLcode fm_curl_set_list(CURL *handle, CURLoption option, struct curl_slist *va
 typedef size_t (*fm_curl_sink)(char *bytes, size_t size, size_t count, void *context);
 CURLcode fm_curl_set_sinks(CURL *handle, fm_curl_sink body, fm_curl_sink header, void *context);
 
+/* CURLOPT_XFERINFOFUNCTION, called about once a second at least; not 0 ends the transfer. */
+typedef int (*fm_curl_pulse)(void *context, curl_off_t down_total, curl_off_t down_now,
+			     curl_off_t up_total, curl_off_t up_now);
+CURLcode fm_curl_set_pulse(CURL *handle, fm_curl_pulse pulse, void *context);
+
 /* CURLINFO_RESPONSE_CODE; 0 when there is none. */
 long fm_curl_status(CURL *handle);

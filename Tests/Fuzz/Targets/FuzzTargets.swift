@@ -23,6 +23,9 @@ package struct FuzzTarget: Sendable {
         FuzzTarget(name: "nbd-uri", run: fuzzNBDURI),
         FuzzTarget(name: "trace", run: fuzzTrace),
         FuzzTarget(name: "fuse", run: fuzzFuse),
+        FuzzTarget(name: "runtime-answers", run: fuzzRuntimeAnswers),
+        FuzzTarget(name: "runtime-events", run: fuzzRuntimeEvents),
+        FuzzTarget(name: "container-names", run: fuzzContainerNames),
     ]
 }
 

@@ -1,0 +1,70 @@
+package import OffloadPolicy
+
+/// A container that runs on this host.
+package struct FoundContainer: Equatable, Sendable {
+    /// `docker:web-1`; unique on this host.
+    package var name: String
+    package var function: String
+    /// Path of its group below the memory controller's mount.
+    package var group: String
+    package var settings: ContainerSettings
+
+    package init(name: String, function: String, group: String, settings: ContainerSettings) {
+        self.name = name
+        self.function = function
+        self.group = group
+        self.settings = settings
+    }
+}
+
+/// What a follower or scanner tells.
+package enum ContainerChange: Equatable, Sendable {
+    case appeared(FoundContainer)
+    /// By its name.
+    case gone(String)
+}
+
+/// Takes changes; false when it cannot now, and wants to hear them again with the next listing. Called by the thread that
+/// follows.
+package typealias ChangeReceiver = @Sendable (ContainerChange) -> Bool
+
+/// Which containers are to be told of at all.
+package struct DiscoveryRules: Equatable, Sendable {
+    /// Whether those that no label speaks for are offloaded: else only `farmem.offload=true`.
+    package var takesUnlabelled = true
+
+    package init() {}
+
+    func takes(_ settings: ContainerSettings) -> Bool {
+        takesUnlabelled || settings.offloads != nil
+    }
+}
+
+/// What was told, so that only changes are. Belongs to the thread that follows.
+final class KnownContainers {
+    private(set) var byID: [String: FoundContainer] = [:]
+    private let receive: ChangeReceiver
+
+    init(receive: @escaping ChangeReceiver) { self.receive = receive }
+
+    /// Tells of a container if it is new or another than was told. One of the same name must have ended: it goes first.
+    func note(_ container: FoundContainer, id: String) {
+        if byID[id] == container { return }
+        for other in byID.keys where other == id || byID[other]?.name == container.name {
+            forget(other)
+            guard byID[other] == nil else { return }
+        }
+        guard byID.count < AnswerLimits.containers else { return }
+        if receive(.appeared(container)) { byID[id] = container }
+    }
+
+    func forget(_ id: String) {
+        guard let old = byID[id] else { return }
+        if receive(.gone(old.name)) { byID[id] = nil }
+    }
+
+    /// Forgets all that a listing does not have.
+    func keep(_ ids: Set<String>) {
+        for id in byID.keys.sorted() where !ids.contains(id) { forget(id) }
+    }
+}
