@@ -44,6 +44,9 @@ let benchFunctionsCommand = Command(
             "offload-option", .string, repeatable: true, placeholder: "[NAME:]WORD=VALUE",
             help: "A setting of offloadd run, of all policies or of one."),
         Option(
+            "without-reference", .flag,
+            help: "Leave out none, where nothing is to be compared with it."),
+        Option(
             "repetitions", .integer(1...100), default: "1",
             help: "Replay all policies so many times."),
         Option(

@@ -65,7 +65,8 @@ struct FunctionBenchSettings: Sendable {
         variants = try PolicyVariant.parse(
             policies: invocation.stringIfSet("policies") ?? "none,farmem",
             variants: invocation.strings("variant"),
-            options: invocation.strings("offload-option"))
+            options: invocation.strings("offload-option"),
+            withReference: !invocation.flag("without-reference"))
         repetitions = invocation.integer("repetitions")
         timeline = invocation.duration("timeline")
         memoryLimit = invocation.sizeIfSet("memory-limit")
@@ -81,8 +82,9 @@ struct FunctionBenchSettings: Sendable {
         guard !functions.isEmpty, duration >= .seconds(5) else {
             throw UsageError("give at least one function and a duration of 5s or more")
         }
-        guard comparesPolicies || repetitions == 1 else {
-            throw UsageError("--repetitions needs --policies")
+        guard comparesPolicies || (repetitions == 1 && !invocation.flag("without-reference"))
+        else {
+            throw UsageError("--repetitions and --without-reference need --policies")
         }
         guard timeline >= .milliseconds(50) else {
             throw UsageError("--timeline must be at least 50ms")

@@ -19,11 +19,11 @@ struct PolicyVariant: Equatable, Sendable {
     /// Reads `--policies LIST`, `--variant 'NAME=POLICY [WORD=VALUE]...'` and `--offload-option [POLICY:]WORD=VALUE`. The reference comes first,
     /// named or not; the others stay in order.
     static func parse(
-        policies: String, variants: [String], options: [String]
+        policies: String, variants: [String], options: [String], withReference: Bool
     ) throws(UsageError) -> [PolicyVariant] {
         var known: [PolicyVariant] = []
         for text in variants { known.append(try parseVariant(text)) }
-        var chosen = [PolicyVariant.reference]
+        var chosen = withReference ? [PolicyVariant.reference] : []
         for name in policies.split(separator: ",").map(String.init) where name != "none" {
             let variant: PolicyVariant
             if let found = known.first(where: { $0.name == name }) {
@@ -43,6 +43,7 @@ struct PolicyVariant: Equatable, Sendable {
         for variant in known where !chosen.contains(where: { $0.name == variant.name }) {
             throw UsageError("--variant: '\(variant.name)' is not in --policies")
         }
+        guard !chosen.isEmpty else { throw UsageError("--policies: names none to replay") }
         for option in options { try add(option, to: &chosen) }
         return chosen
     }
