@@ -1,0 +1,146 @@
+"""What a stored result says, per policy and function. A function of which a request got no answer has no figures of that policy."""
+
+import stats
+
+
+class Findings:
+    def __init__(self, result):
+        self.result = result
+        self.report = result["report"]
+        self.speedup = result["configuration"]["speedup"]
+        self.functions = self.report["functions"]
+        self.failed = dict(self.report.get("failed_functions", {}))
+        self.problems = {}
+        self.phases = {}
+        for phase in self.report["phases"]:
+            if phase.get("problem"):
+                self.problems[phase["policy"]] = phase["problem"]
+            else:
+                self.phases.setdefault(phase["policy"], []).append(phase)
+        self.policies = list(self.phases)
+
+    def requests(self, policy, function=None, warm_up=False):
+        return [request for phase in self.phases.get(policy, []) for request in phase["requests"]
+                if (function is None or request["function"] == function) and (warm_up or not request["warm_up"])]
+
+    def broken(self, policy, function):
+        """How many requests of a function got no answer, warm-up included."""
+        return sum(request["outcome"] != "right" for request in self.requests(policy, function, warm_up=True))
+
+    def whole(self, policy, function):
+        return policy in self.phases and self.broken(policy, function) == 0
+
+    def latencies(self, policy, function=None):
+        """Milliseconds, of the functions that are whole under this policy."""
+        return [request["latency_us"] / 1000 for request in self.requests(policy, function)
+                if self.whole_cached(policy, request["function"])]
+
+    def whole_cached(self, policy, function):
+        cache = self.__dict__.setdefault("_whole", {})
+        if (policy, function) not in cache:
+            cache[policy, function] = self.whole(policy, function)
+        return cache[policy, function]
+
+    def latency(self, policy, function, percent):
+        return stats.percentile(self.latencies(policy, function), percent)
+
+    def local(self, policy, function):
+        """Mean bytes of local memory of all containers, after the warm-up; None where the function is not whole."""
+        if not self.whole_cached(policy, function):
+            return None
+        return stats.mean(phase["memory"][function]["local_bytes_mean"] for phase in self.phases[policy])
+
+    def far(self, policy, function):
+        if not self.whole_cached(policy, function):
+            return None
+        return stats.mean(phase["memory"][function]["far_bytes_mean"] for phase in self.phases[policy])
+
+    def saved(self, policy, function, reference="none"):
+        """Share of the reference's local memory; None where either is not whole."""
+        own, other = self.local(policy, function), self.local(reference, function)
+        if own is None or not other:
+            return None
+        return 1 - own / other
+
+    def measured(self, policy, function):
+        """The function's timeline after the warm-up, of all repetitions: bytes."""
+        values = []
+        for phase in self.phases.get(policy, []):
+            line = phase["timeline"]
+            values += [value for moment, value in zip(line["ms"], line["functions"][function]["local_bytes"])
+                       if moment >= self.report["warm_up_ms"]]
+        return values
+
+    def saved_interval(self, policy, function, reference="none", block=5):
+        """95 %: blocks of the timelines drawn again."""
+        if self.saved(policy, function, reference) is None:
+            return None
+        own = stats.blocks(self.measured(policy, function), block)
+        other = stats.blocks(self.measured(reference, function), block)
+        if len(own) < 3 or len(other) < 3:
+            return None
+
+        def statistic(a, b):
+            return 1 - stats.mean(a) / stats.mean(b) if stats.mean(b) else None
+
+        return stats.bootstrap([own, other], statistic)
+
+    def change(self, policy, function, percent=95, reference="none"):
+        """How much higher a percentile is than the reference's: 0.1 is a tenth."""
+        own, other = self.latency(policy, function, percent), self.latency(reference, function, percent)
+        return own / other - 1 if own is not None and other else None
+
+    def change_interval(self, policy, function, percent=95, reference="none"):
+        own, other = self.latencies(policy, function), self.latencies(reference, function)
+        if len(own) < 5 or len(other) < 5:
+            return None
+
+        def statistic(a, b):
+            return stats.percentile(a, percent) / stats.percentile(b, percent) - 1
+
+        return stats.bootstrap([own, other], statistic)
+
+    def normalised(self, policy, functions, reference="none"):
+        """Latencies of several functions together, each over its function's median without offloading."""
+        values = []
+        for function in functions:
+            middle = self.latency(reference, function, 50)
+            if middle and self.whole_cached(policy, function) and self.whole_cached(reference, function):
+                values += [value / middle for value in self.latencies(policy, function)]
+        return values
+
+    def pooled_change(self, policy, functions, percent=95, reference="none"):
+        """(change, interval) of the percentile over the normalised latencies of several functions."""
+        common = [name for name in functions if self.whole_cached(policy, name) and self.whole_cached(reference, name)]
+        own, other = self.normalised(policy, common, reference), self.normalised(reference, common, reference)
+        if not own or not other:
+            return None, None
+
+        def statistic(a, b):
+            return stats.percentile(a, percent) / stats.percentile(b, percent) - 1
+
+        return statistic(own, other), stats.bootstrap([own, other], statistic)
+
+    def cold_starts(self, policy, function=None):
+        return sum(request["cold"] for request in self.requests(policy, function, warm_up=True))
+
+    def decisions(self, policy):
+        return [decision for phase in self.phases.get(policy, []) for decision in phase["decisions"]]
+
+    def note(self):
+        """What every figure says of its run."""
+        machine = self.result["machine"]
+        text = (f"{self.report['duration_ms'] // 1000} s per policy, {self.speedup}x compressed time (keep-alive, delays, windows and percentiles alike), "
+                f"seed {self.result['seed']}, {machine['processors']} processors, Linux {machine['kernel']}, {self.result['revision']['git'][:10]}")
+        return text + (" (changed)" if self.result["revision"]["dirty"] else "")
+
+    def troubles(self):
+        """Lines about what is not in the figures."""
+        lines = [f"{name} is left out: {reason}" for name, reason in sorted(self.failed.items())]
+        lines += [f"{policy} was not run: {reason}" for policy, reason in sorted(self.problems.items())]
+        for policy in self.policies:
+            for function in self.functions:
+                count = self.broken(policy, function)
+                if count:
+                    lines.append(f"{function} under {policy} is not averaged in: {count} requests got no answer")
+        return lines
