@@ -60,6 +60,10 @@ let policyOptions: [Option] = [
         "drain-percent", .integer(1...10_000), default: "10",
         help: "Percent of its memory that a semi-warm container gives per second."),
     Option("drain-rate", .rate, help: "Give this much per second instead of a percentage."),
+    Option(
+        "drain-step", .duration, default: "0s",
+        help:
+            "Apply the rate once in this time, to what an idle container held; 0s: all the time."),
     Option("floor", .size, default: "8MiB", help: "Local memory that a container keeps."),
     Option(
         "recycle-guard", .duration, default: "5s",
@@ -127,6 +131,7 @@ func policySettings(_ invocation: Invocation) throws -> PolicySettings {
         policy.drainRate = .percentPerSecond(UInt64($0))
     }
     if let rate = invocation.rateIfSet("drain-rate") { policy.drainRate = .bytesPerSecond(rate) }
+    given("drain-step", duration) { policy.drainStep = $0 }
     given("floor", size) { policy.floor = $0 }
     given("recycle-guard", duration) { policy.recycleGuard = $0 }
     given("budget", flag) { policy.usesBudget = $0 }

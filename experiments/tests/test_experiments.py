@@ -1,0 +1,218 @@
+"""Tests of the experiments' own code. They measure nothing: a stand-in writes the reports that farmem would."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "lib"))
+import bench
+import findings
+import loads
+import report
+import stats
+import tables
+
+
+class Loads(unittest.TestCase):
+    def test_the_same_seed_gives_the_same_arrivals(self):
+        self.assertEqual(loads.high(3, "bert", 2000), loads.high(3, "bert", 2000))
+        self.assertNotEqual(loads.high(3, "bert", 2000), loads.high(4, "bert", 2000))
+        self.assertNotEqual(loads.high(3, "bert", 2000), loads.high(3, "web", 2000))
+
+    def test_load_classes_are_what_they_are_called(self):
+        day = 86400.0
+        self.assertGreater(len(loads.high(1, "bert", day)), loads.HIGH_FROM_PER_DAY)
+        self.assertLess(len(loads.low(1, "bert", day)), loads.HIGH_FROM_PER_DAY)
+        for kind in loads.SHAPE_NAMES:
+            times = loads.shape(1, kind, "bert", day, 60.0)
+            mean = day / len(times)
+            self.assertTrue(40 < mean < 220, (kind, mean))
+            self.assertEqual(times, sorted(times))
+
+    def test_reuse_percentile_is_of_a_pool_of_containers(self):
+        # Every 10 s one request that takes 1 s: idle for 9.
+        self.assertAlmostEqual(loads.reuse_percentile(range(0, 200, 10), 1.0, 0.99), 9.0)
+        # Two at once need two containers; the one that ended last is taken first.
+        self.assertAlmostEqual(loads.reuse_percentile([0, 0, 100, 300], 1.0, 0.99), 199.0)
+        self.assertIsNone(loads.reuse_percentile([0, 1000], 1.0, 0.99))
+
+    def test_a_trace_is_read_as_published_and_a_bad_line_is_named(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory) / "trace.csv"
+            path.write_text("app,func,end_timestamp,duration\na,f,10,1\na,g,20,1\na,f,30,5\n")
+            self.assertEqual(loads.azure2021(path, 0, 5, 100), [4, 20])
+            self.assertEqual(loads.azure2021(path, 1, 0, 100), [19])
+            with self.assertRaisesRegex(ValueError, "none of rank 2"):
+                loads.azure2021(path, 2, 0, 100)
+            path.write_text("app,func,end_timestamp,duration\na,f,10,1\na,f,x,1\n")
+            with self.assertRaisesRegex(ValueError, "trace.csv:3"):
+                loads.azure2021(path, 0, 0, 100)
+
+
+class Statistics(unittest.TestCase):
+    def test_percentiles_are_nearest_rank(self):
+        self.assertEqual(stats.percentile(range(1, 101), 95), 95)
+        self.assertEqual(stats.percentile([7], 50), 7)
+        self.assertIsNone(stats.percentile([], 50))
+        self.assertIsNone(stats.mean([]))
+
+    def test_a_bootstrap_holds_the_statistic(self):
+        low, high = stats.bootstrap([[1, 2, 3, 4, 5, 6]], stats.mean)
+        self.assertTrue(1 < low < 3.5 < high < 6)
+
+    def test_the_busiest_window_is_found_wherever_it_begins(self):
+        moments = list(range(0, 5000, 200))
+        counts = [0 if moment <= 1600 else min(100, (moment - 1600) / 10) for moment in moments]
+        self.assertAlmostEqual(stats.windows_max(moments, counts, 1000), 100)
+        self.assertAlmostEqual(stats.windows_max(moments, [moment / 10 for moment in moments], 1000), 100)
+        self.assertIsNone(stats.windows_max([0, 100], [0, 5], 1000))
+        self.assertIsNone(stats.windows_max([0, 2000], [None, None], 1000))
+
+
+class Tables(unittest.TestCase):
+    def test_unknown_is_a_dash_not_zero(self):
+        self.assertIn("| a | - | 0 |", tables.markdown(["x", "y", "z"], [["a", None, 0]]))
+        self.assertIn(r"50\% \& more", tables.latex(["x"], [["50% & more"]]))
+
+
+class Verdicts(unittest.TestCase):
+    def rows(self, checks, problem=None):
+        found = {"diverse-benchmarks": {"summary": {"checks": checks} if checks is not None else None, "problem": problem, "status": {}}}
+        return {row[0]: row[4] for row in report.verdicts(found)}
+
+    def test_a_miss_is_a_miss_and_nothing_is_not_run(self):
+        self.assertEqual(self.rows([{"id": "memory", "figure": "1", "pass": True}])["memory"], "PASS")
+        self.assertEqual(self.rows([{"id": "memory", "figure": "1", "pass": False}])["memory"], "MISS")
+        self.assertEqual(self.rows([{"id": "memory", "figure": "1", "pass": True}, {"id": "memory", "figure": "2", "pass": False}])["memory"], "MISS")
+        self.assertEqual(self.rows([{"id": "memory", "figure": "1", "pass": None}])["memory"], "not decided")
+        self.assertEqual(self.rows(None, "it broke")["memory"], "not run")
+        self.assertEqual(self.rows([])["density"], "not run")
+
+
+class Runs(unittest.TestCase):
+    """All experiments from the command line to the report."""
+
+    def setUp(self):
+        self.scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(self.scratch.cleanup)
+        self.output = pathlib.Path(self.scratch.name) / "out"
+        self.log = pathlib.Path(self.scratch.name) / "asked"
+
+    def run_all(self, *words, fault="", status=0):
+        environment = dict(os.environ, FARMEM_BIN_DIR=str(HERE / "programs"), FAKE_LOG=str(self.log), FAKE_FAULT=fault)
+        done = subprocess.run([str(HERE.parent / "run-all"), "--output", str(self.output), *words], env=environment, capture_output=True, text=True, timeout=280)
+        self.assertEqual(done.returncode, status, done.stderr + done.stdout)
+        return done
+
+    def asked(self):
+        return self.log.read_text().count("\n") if self.log.exists() else 0
+
+    def own(self):
+        """Those that run farmem bench functions, which is what the stand-in can do."""
+        return ["diverse-benchmarks", "diverse-workloads", "ablation", "pucket-overhead", "runtime-pucket-check", "colocation", "wake-up",
+                "bandwidth-budget", "density"]
+
+    def test_every_experiment_measures_draws_and_reports_once(self):
+        only = [word for name in self.own() for word in ("--only", name)]
+        done = self.run_all(*only)
+        for name in self.own():
+            summary = json.loads((self.output / name / "summary.json").read_text())
+            self.assertTrue(summary["figures"], name)
+            for file, _ in summary["figures"]:
+                self.assertGreater((self.output / name / file).stat().st_size, 5000, file)
+                self.assertTrue((self.output / name / file).with_suffix(".pdf").exists())
+            self.assertTrue(any((self.output / name).glob("*.tex")), name)
+        text = (self.output / "REPORT.md").read_text()
+        self.assertIn("**PASS** |", text)
+        self.assertIn("semi-warm", text)
+        self.assertIn("PASS         bandwidth budget", done.stdout)
+        # 20 ms and 9 ms more are no factor of three.
+        self.assertIn("MISS         wake-up", done.stdout)
+        self.assertIn("not run      policy core", done.stdout)
+        # One run serves diverse-benchmarks and colocation, one both of the Pucket's; density has three.
+        count = self.asked()
+        self.assertEqual(count, 9)
+        self.run_all(*only)
+        self.assertEqual(self.asked(), count, "measured again what was there")
+        self.run_all("--only", "ablation", "--seed", "2")
+        self.assertEqual(self.asked(), count + 1)
+
+    def test_a_wrong_response_rejects_the_result(self):
+        done = self.run_all("--only", "ablation", fault="wrong", status=1)
+        self.assertIn("rejected", done.stderr)
+        self.assertTrue(list((self.output / "ablation" / "rejected").glob("*.json")))
+        self.assertFalse(list((self.output / "ablation" / "results").glob("*.json")))
+        self.assertIn("**Not run:**", (self.output / "REPORT.md").read_text())
+
+    def test_a_function_that_fails_is_reported_and_not_averaged_in(self):
+        self.run_all("--only", "diverse-benchmarks", fault="broken:web-high")
+        summary = json.loads((self.output / "diverse-benchmarks" / "summary.json").read_text())
+        self.assertTrue(any("web-high under farmem is not averaged in" in note for note in summary["notes"]))
+        memory = next(check for check in summary["checks"] if check["id"] == "memory")
+        self.assertIsNone(memory["pass"])
+        text = (self.output / "diverse-benchmarks" / "table.md").read_text()
+        self.assertIn("| web | high | - | - |", text)
+
+    def test_a_policy_that_cannot_run_is_said_and_the_row_is_not_decided(self):
+        self.run_all("--only", "diverse-benchmarks", fault="problem:damon")
+        summary = json.loads((self.output / "diverse-benchmarks" / "summary.json").read_text())
+        self.assertTrue(any(note.startswith("damon was not run") for note in summary["notes"]))
+        memory = next(check for check in summary["checks"] if check["id"] == "memory")
+        self.assertIsNot(memory["pass"], True)
+
+    def test_a_failed_run_leaves_no_figures_of_an_earlier_one_in_the_report(self):
+        self.run_all("--only", "ablation")
+        self.run_all("--only", "ablation", "--seed", "9", fault="refuse", status=1)
+        text = (self.output / "REPORT.md").read_text()
+        self.assertIn("ended with 71: farmem: no", text)
+        self.assertNotIn("## Ablation", text)
+
+    def test_smoke_is_small(self):
+        self.run_all("--smoke")
+        self.assertEqual(self.asked(), 1)
+
+    def test_wrong_use_is_64(self):
+        self.run_all("--only", "nothing", status=64)
+        self.run_all("--virtual", status=64)
+
+
+class Aliases(unittest.TestCase):
+    def test_a_function_gets_another_name_and_its_own_directory(self):
+        with bench.Aliases(["float-low", "float"]) as directory:
+            self.assertEqual(json.loads((directory / "float-low" / "manifest.json").read_text())["name"], "float-low")
+            self.assertTrue((directory / "agent" / "agent.py").exists())
+        self.assertFalse(directory.exists())
+        with self.assertRaises(bench.NotRun):
+            with bench.Aliases(["nothing-low"]):
+                pass
+
+
+class Findings(unittest.TestCase):
+    def result(self, outcome="right"):
+        def phase(policy, local, latency):
+            return {"policy": policy, "problem": None, "memory": {"bert-low": {"local_bytes_mean": local, "far_bytes_mean": 0}}, "decisions": [],
+                    "timeline": {"ms": [0, 1000, 2000], "functions": {"bert-low": {"local_bytes": [local] * 3}}},
+                    "requests": [{"function": "bert-low", "due_ms": 0, "latency_us": latency, "cold": False, "warm_up": False, "outcome": "right", "major_faults": 0},
+                                 {"function": "bert-low", "due_ms": 5, "latency_us": latency, "cold": False, "warm_up": True, "outcome": outcome, "major_faults": 0}]}
+        return {"configuration": {"speedup": 1}, "report": {"functions": ["bert-low"], "warm_up_ms": 0,
+                                                            "phases": [phase("none", 100, 1000), phase("farmem", 25, 1040)]}}
+
+    def test_figures_against_the_reference(self):
+        data = findings.Findings(self.result())
+        self.assertAlmostEqual(data.saved("farmem", "bert-low"), 0.75)
+        self.assertAlmostEqual(data.change("farmem", "bert-low"), 0.04)
+
+    def test_a_request_that_failed_in_the_warm_up_counts(self):
+        data = findings.Findings(self.result("failed"))
+        self.assertIsNone(data.saved("farmem", "bert-low"))
+        self.assertIsNone(data.change("farmem", "bert-low"))
+        self.assertTrue(data.troubles())
+
+
+if __name__ == "__main__":
+    unittest.main()
