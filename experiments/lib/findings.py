@@ -3,6 +3,10 @@
 import stats
 
 
+# As FaaSMem counts them: three applications, eight micro-benchmarks.
+FUNCTIONS = ["bert", "graph", "web", "float", "matmul", "linpack", "image", "chameleon", "pyaes", "gzip", "json"]
+
+
 class Findings:
     def __init__(self, result):
         self.result = result
@@ -18,6 +22,10 @@ class Findings:
             else:
                 self.phases.setdefault(phase["policy"], []).append(phase)
         self.policies = list(self.phases)
+
+    def bases(self):
+        """The functions without their loads' words, in the suite's order."""
+        return sorted({name.split("-")[0] for name in self.functions}, key=lambda name: (FUNCTIONS.index(name) if name in FUNCTIONS else 99, name))
 
     def requests(self, policy, function=None, warm_up=False):
         return [request for phase in self.phases.get(policy, []) for request in phase["requests"]

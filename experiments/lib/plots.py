@@ -65,7 +65,9 @@ def grouped_bars(axes, groups, series, text=None, missing="not run"):
             axes.bar(x, value, width * 0.95, color=colour(policy, index), label=label(policy) if place == 0 else None,
                      yerr=error, error_kw={"elinewidth": 0.7, "capsize": 1.2})
             if text:
-                axes.text(x, value, text(value), fontsize=5.5, ha="center", va="bottom" if value >= 0 else "top", rotation=90)
+                top = max(value, intervals[place][1]) if intervals and intervals[place] and value >= 0 else value
+                axes.annotate(text(value), (x, top), (0, 2 if value >= 0 else -2), textcoords="offset points", fontsize=5.5, ha="center",
+                              va="bottom" if value >= 0 else "top")
     handles, names = [], []
     for index, (policy, _, _) in enumerate(series):
         handles.append(plt.Rectangle((0, 0), 1, 1, color=colour(policy, index)))
