@@ -121,14 +121,23 @@ struct FunctionBench: Sendable {
         var replay = Replay(schedule: schedule, gateway: gateway, reference: reference)
         replay.warmUp = settings.warmUp
         let ready = replay
+        let began = monotonicNow()
         let outcome = Result { () throws(SystemError) in
             try ready.run(cancellation: cancellation)
         }
+        if settings.comparesPolicies { sleepUntil(began + settings.duration.nanoseconds) }
         let sampled = sampler.stop()
         let results = try outcome.get()
         try stopAll(processes)
         try checkCancelled()
         return PhaseResult(results: results, sampled: sampled)
+    }
+
+    /// What containers hold after the last request counts, too.
+    private func sleepUntil(_ end: Int64) {
+        while !cancellation.isCancelled, monotonicNow() < end {
+            sleepNanoseconds(min(200_000_000, max(0, end - monotonicNow())))
+        }
     }
 
     /// Ends what runs; a problem is a failure here, for the next phase must not begin with it.
