@@ -177,7 +177,9 @@ static int prepare(struct rdma_far *far, struct rdma_slot *slot)
  * @lane: theirs
  * @slots: a list of them, empty afterwards
  *
- * With one doorbell for all of them.
+ * With one doorbell for all of them. What the device's driver does in softirq,
+ * as Soft-RoCE does all, starts at once in this task instead of waiting for
+ * ksoftirqd to get the processor from it.
  */
 void rdma_lane_issue(struct rdma_lane *lane, struct list_head *slots)
 {
@@ -187,6 +189,7 @@ void rdma_lane_issue(struct rdma_lane *lane, struct list_head *slots)
 	LIST_HEAD(failed);
 	unsigned long flags;
 
+	local_bh_disable();
 	spin_lock_irqsave(&lane->lock, flags);
 	list_for_each_entry_safe(slot, next, slots, link) {
 		int error = prepare(far, slot);
@@ -206,6 +209,7 @@ void rdma_lane_issue(struct rdma_lane *lane, struct list_head *slots)
 	if (first && ib_post_send(lane->queue.id->qp, first, NULL))
 		rdma_poke(far, RDMA_FAILED);
 	spin_unlock_irqrestore(&lane->lock, flags);
+	local_bh_enable();
 	rdma_arm(far);
 	list_for_each_entry_safe(slot, next, &failed, link)
 		rdma_slot_end(slot, slot->error);
