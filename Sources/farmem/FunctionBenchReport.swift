@@ -30,6 +30,7 @@ struct FunctionBenchReport {
         text +=
             "speedup \(settings.speedup), seed \(settings.seed); the first \(settings.warmUp) are warm-up (\(comparison.all.without.warmUpRequests) requests, not measured; cold starts and pages are counted throughout).\n"
         for note in work.notes { text += "Trace: \(note).\n" }
+        for failure in failures { text += failure + "\n" }
         return text + "\n" + verdict + "\n"
     }
 
@@ -45,6 +46,25 @@ struct FunctionBenchReport {
             "\(row.with.coldStarts)", "\(row.memoryWith.pagesOut)", "\(row.memoryWith.pagesIn)",
             "\(row.memoryWith.refaults)",
         ]
+    }
+
+    /// What became of requests without a right answer, the first ones.
+    private var failures: [String] {
+        var lines: [String] = []
+        for (request, pair) in zip(work.schedule.requests, comparison.requests) {
+            for (phase, result) in [("without", pair.without), ("with", pair.with)] {
+                let what: String
+                switch result.outcome {
+                case .right, .skipped: continue
+                case .wrong: what = "wrong response"
+                case .failed(let cause): what = "no response: \(cause)"
+                }
+                let function = work.schedule.functions[request.function]
+                lines.append(
+                    "\(function), due at \(request.due), \(phase) offloading: \(what)")
+            }
+        }
+        return Array(lines.prefix(10))
     }
 
     /// One line: what was promised and what came of it.
