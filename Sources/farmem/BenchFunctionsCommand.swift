@@ -85,6 +85,9 @@ let benchFunctionsCommand = Command(
         Option(
             "keep-alive", .duration, default: "10m",
             help: "Of idle containers, in the trace's time."),
+        Option(
+            "containers-max", .integer(1...256), default: "8",
+            help: "Containers of one function at a time; more requests wait."),
         Option("far-size", .size, default: "2GiB", help: "Size of the far memory."),
         Option(
             "far-memory", .string, placeholder: "URL",

@@ -152,7 +152,8 @@ struct FunctionBench: Sendable {
             "fngateway",
             [
                 "run", "--listen", "unix:\(socket)", "--functions", settings.functionsDirectory,
-                "--keep-alive", text(keepAlive), "--cgroup-parent", Self.groupParent, "--offloadd",
+                "--keep-alive", text(keepAlive), "--cgroup-parent", Self.groupParent,
+                "--containers-max", "\(settings.containersMax)", "--offloadd",
                 offloads ? "unix:\(controllerSocket(processes))" : "none",
             ])
         return .unix(path: socket)

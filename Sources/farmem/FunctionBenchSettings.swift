@@ -38,6 +38,7 @@ struct FunctionBenchSettings: Sendable {
     var repetitions: Int
     var timeline: Nanoseconds
     var memoryLimit: ByteCount?
+    var containersMax: Int
 
     /// Different requests of each function: each is verified against its first answer.
     static let seedsPerFunction = 8
@@ -70,6 +71,7 @@ struct FunctionBenchSettings: Sendable {
         repetitions = invocation.integer("repetitions")
         timeline = invocation.duration("timeline")
         memoryLimit = invocation.sizeIfSet("memory-limit")
+        containersMax = invocation.integer("containers-max")
         functions = defaultFunctions
         if let list = invocation.stringIfSet("functions") {
             let names = list.split(separator: ",").map(String.init)

@@ -22,6 +22,8 @@ import loads
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = ["farmem", "offloadd", "fngateway", "farswap", "memserver"]
 SCHEMA = 1
+# A request that hangs is waited for before farmem cleans up: 90 s at most.
+STOP_PATIENCE = 150
 
 
 class NotRun(Exception):
@@ -102,12 +104,14 @@ class Configuration(dict):
 
 
 def configuration(rows, *, duration, warm_up, speedup, policies, seed=1, variants=(), options=(), keep_alive=loads.KEEP_ALIVE,
-                  far_size="8GiB", memory_limit=None, timeline="1s", repetitions=1, without_reference=False, extra=None):
+                  far_size="8GiB", memory_limit=None, timeline="1s", repetitions=1, without_reference=False,
+                  containers_max=1, extra=None):
     """`rows` as from loads.schedule; `duration` and `warm_up` in seconds of real time, `keep_alive` in the trace's."""
     return Configuration(
         duration=duration, warm_up=warm_up, speedup=speedup, policies=list(policies), seed=seed, variants=list(variants),
         options=list(options), keep_alive=keep_alive, far_size=far_size, memory_limit=memory_limit, timeline=timeline,
-        repetitions=repetitions, without_reference=without_reference, schedule=loads.schedule_text(rows), extra=extra or {})
+        repetitions=repetitions, without_reference=without_reference, containers_max=containers_max,
+        schedule=loads.schedule_text(rows), extra=extra or {})
 
 
 def command(config, schedule_file, functions, json_file):
@@ -115,7 +119,7 @@ def command(config, schedule_file, functions, json_file):
              "--duration", f"{config['duration']}s", "--warm-up", f"{config['warm_up']}s", "--speedup", config["speedup"],
              "--seed", config["seed"], "--policies", ",".join(config["policies"]),
              "--keep-alive", f"{round(config['keep_alive'] * 1000)}ms", "--far-size", config["far_size"],
-             "--timeline", config["timeline"], "--repetitions", config["repetitions"], "--json", json_file]
+             "--timeline", config["timeline"], "--containers-max", config["containers_max"], "--repetitions", config["repetitions"], "--json", json_file]
     for variant in config["variants"]:
         words += ["--variant", variant]
     for option in config["options"]:
@@ -207,7 +211,7 @@ def supervise(words, log, limit):
     except subprocess.TimeoutExpired:
         child.terminate()
         try:
-            child.wait(90)
+            child.wait(STOP_PATIENCE)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -215,7 +219,7 @@ def supervise(words, log, limit):
     except KeyboardInterrupt:
         child.terminate()
         try:
-            child.wait(90)
+            child.wait(STOP_PATIENCE)
         except subprocess.TimeoutExpired:
             child.kill()
         raise
