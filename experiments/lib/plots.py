@@ -47,7 +47,7 @@ def save(figure, directory, name, note):
     return f"{name}.png"
 
 
-def grouped_bars(axes, groups, series, text=None, missing="not run"):
+def grouped_bars(axes, groups, series, text=None, missing="no figure"):
     """`series`: [(policy, values, intervals)], a value per group; None is marked, not drawn as zero."""
     count = len(series)
     width = 0.8 / max(1, count)
