@@ -111,6 +111,7 @@ let package = Package(
             "Containers", "OffloadPolicy", "CommandLineKit", "HTTPEndpoint", "LinuxSystem",
             "Telemetry", "JSONText", "FarMemory",
         ]),
+        library("PolicyOptions", ["OffloadPolicy", "CommandLineKit", "FarMemory"]),
         library("WorkloadTrace", ["FarMemory", "LinuxSystem"]),
         library("WorkloadSimulation", ["OffloadPolicy", "WorkloadTrace", "FarMemory"]),
         library("Gateway", ["HTTPEndpoint", "LinuxSystem", "Telemetry", "JSONText", "FarMemory"]),
@@ -129,7 +130,8 @@ let package = Package(
             "PoolProtocol", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
         program("offloadd", [
-            "OffloadEngine", "OffloadPolicy", "ContainerDiscovery", "Containers", "HTTPEndpoint",
+            "OffloadEngine", "OffloadPolicy", "PolicyOptions", "ContainerDiscovery", "Containers",
+            "HTTPEndpoint",
             "CommandLineKit",
             "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
         ]),
@@ -140,7 +142,8 @@ let package = Package(
         program("farmem", [
             "SwapDevice", "FabricRDMA", "PoolProtocol",
             "HTTPEndpoint", "CommandLineKit", "Containers", "LinuxSystem", "Measurement",
-            "WorkloadSimulation", "WorkloadTrace", "Telemetry", "JSONText", "FarMemory",
+            "OffloadPolicy", "PolicyOptions", "WorkloadSimulation", "WorkloadTrace", "Telemetry",
+            "JSONText", "FarMemory",
         ]),
 
         // Tests.
@@ -197,6 +200,9 @@ let package = Package(
         ]),
         tests("WorkloadTraceTests", ["WorkloadTrace", "LinuxSystem", "FarMemory", "TestSupport"]),
         tests("MeasurementTests", ["Measurement", "JSONText", "FarMemory"]),
+        tests("WorkloadSimulationTests", [
+            "WorkloadSimulation", "WorkloadTrace", "OffloadPolicy", "FarMemory", "TestSupport",
+        ]),
         tests("GatewayTests", ["Gateway", "JSONText", "LinuxSystem", "FarMemory", "TestSupport"]),
         tests("SimulationTests", [
             "Fabric", "FabricSimulator", "FarMemory", "LinuxSystem", "SwapDevice",

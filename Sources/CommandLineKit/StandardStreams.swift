@@ -7,6 +7,9 @@ package func printOut(_ text: String) { writeAll(text, to: STDOUT_FILENO) }
 /// Writes one line to standard error.
 package func printError(_ line: String) { writeAll(line + "\n", to: STDERR_FILENO) }
 
+/// Writes text to standard error as it is: a progress line that is written over.
+package func printProgress(_ text: String) { writeAll(text, to: STDERR_FILENO) }
+
 /// Whether standard output is a terminal: progress and colours belong there only.
 package var isOutputTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
 

@@ -34,15 +34,7 @@ extension WorkloadTrace {
     package static func load(_ path: String, window: TraceWindow) throws(TraceError)
         -> WorkloadTrace
     {
-        var directory: [String]?
-        do throws(SystemError) {
-            directory = try directoryEntries(path)
-        } catch {
-            guard error.code == ENOTDIR else { throw .unreadable(path, error.reason) }
-        }
-        if let directory {
-            return try load(try choose(directory, in: path), window: window)
-        }
+        let path = try invocationsFile(path)
         switch try kind(of: path) {
         case .invocations: return try loadInvocations(path, window: window)
         case .invocationsPerMinute: return try loadPerMinute(path, window: window)
@@ -52,6 +44,18 @@ extension WorkloadTrace {
         case .memory: return try loadMemoryAlone(path, window: window)
         case nil: throw .unusable(path, unknownHeader)
         }
+    }
+
+    /// The file itself, or the one of a directory that `choose` takes.
+    static func invocationsFile(_ path: String) throws(TraceError) -> String {
+        var names: [String]?
+        do throws(SystemError) {
+            names = try directoryEntries(path)
+        } catch {
+            guard error.code == ENOTDIR else { throw .unreadable(path, error.reason) }
+        }
+        guard let names else { return path }
+        return try choose(names, in: path)
     }
 
     private static let unknownHeader =

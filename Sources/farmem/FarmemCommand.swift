@@ -6,6 +6,7 @@ enum FarmemCommand {
         name: "farmem", summary: "look at far memory and measure it",
         subcommands: [
             statusCommand, topCommand, containersCommand, eventsCommand, doctorCommand, bench,
+            simulateCommand,
         ])
 
     private static let bench = Command(

@@ -3,6 +3,7 @@ import FarMemory
 import LinuxSystem
 import OffloadEngine
 import OffloadPolicy
+import PolicyOptions
 
 /// The knobs of `offloadd run`, as flags, FARMEM_OFFLOADD_ variables and configuration keys.
 let runOptions: [Option] =

@@ -10,6 +10,15 @@ import WorkloadTrace
     else { preconditionFailure("no memory for the input") }
     let window = TraceWindow(
         start: .zero, length: .seconds(600), functionsMax: 4, invocationsMax: 1000, seed: 1)
+    var limits = WholeTraceLimits()
+    limits.functionsMax = 8
+    limits.callsMax = 1000
+    limits.entriesMax = 1000
+    limits.skipsMalformed = bytes.count % 2 == 0
+    if let whole = try? WholeTrace.load("/proc/self/fd/\(file.rawValue)", limits: limits) {
+        precondition(whole.functions.count <= 8, "more functions than allowed")
+        precondition(limits.skipsMalformed || whole.skipped == 0, "skipped without leave")
+    }
     guard let trace = try? WorkloadTrace.load("/proc/self/fd/\(file.rawValue)", window: window)
     else { return }
     precondition(trace.functions.count <= 4, "more functions than asked for")

@@ -1,12 +1,15 @@
-import CommandLineKit
+// PolicyOptions: the policy's knobs on a command line, the same for the daemon and for simulation.
+// Thread model: values only. Must not import: the engine, containers.
+
+package import CommandLineKit
 import FarMemory
-import OffloadPolicy
+package import OffloadPolicy
 
 // A policy brings its own defaults (PolicySettings.init(_:)); the ones that help shows are those of farmem. What a flag, a
 // variable or the configuration file says holds for every policy.
 
 /// The knobs of the policy.
-let policyOptions: [Option] = [
+package let policyOptions: [Option] = [
     Option(
         "policy", .choice(PolicyKind.allCases.map(\.rawValue)), default: "farmem",
         help:
@@ -98,9 +101,16 @@ let policyOptions: [Option] = [
         help: "damon: page out regions without an access for this long."),
 ]
 
-/// The policy's defaults, changed by what was given.
-func policySettings(_ invocation: Invocation) throws -> PolicySettings {
-    var policy = PolicySettings(PolicyKind(rawValue: invocation.string("policy")) ?? .farmem)
+/// The defaults of the policy that `--policy` names, changed by what was given.
+package func policySettings(_ invocation: Invocation) throws -> PolicySettings {
+    try policySettings(PolicyKind(rawValue: invocation.string("policy")) ?? .farmem, invocation)
+}
+
+/// A policy's defaults, changed by what was given.
+package func policySettings(
+    _ kind: PolicyKind, _ invocation: Invocation
+) throws -> PolicySettings {
+    var policy = PolicySettings(kind)
     func given<Value>(_ name: String, _ read: (String) -> Value, _ use: (Value) -> Void) {
         if invocation.isGiven(name) { use(read(name)) }
     }
@@ -167,4 +177,7 @@ private func functionWindow(_ text: String) throws(UsageError) -> (String, UInt3
     return (String(text[..<equals]), window)
 }
 
-func share(_ ratio: Double, of whole: Double) -> UInt64 { UInt64((ratio * whole).rounded()) }
+/// A share of one as a share of a whole number.
+package func share(_ ratio: Double, of whole: Double) -> UInt64 {
+    UInt64((ratio * whole).rounded())
+}
