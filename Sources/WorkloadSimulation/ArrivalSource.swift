@@ -10,6 +10,8 @@ struct ArrivalSource {
     private let trace: WholeTrace
     private let callsPerMinuteMax: UInt32
     private let seed: UInt64
+    private let means: [Double]
+    private let durations: [Percentiles?]
     private var minute = 0
     private var isDone = false
     private(set) var batch: [Arrival] = []
@@ -21,6 +23,8 @@ struct ArrivalSource {
         self.trace = trace
         callsPerMinuteMax = settings.callsPerMinuteMax
         seed = settings.seed
+        means = trace.functions.map { Double($0.duration?.nanoseconds ?? 100_000_000) }
+        durations = trace.functions.map(\.durations)
     }
 
     /// The next calls, by start, none before the last ones; empty when there are no more.
@@ -45,19 +49,19 @@ struct ArrivalSource {
     }
 
     private mutating func place(_ entry: MinuteCounts.Entry) {
-        let function = trace.functions[Int(entry.function)]
+        let function = Int(entry.function)
         let start = Int64(minute) * 60_000_000_000
         // One stream per function and minute: a minute does not depend on the others.
         var random = SeededRandom(
             seed: seed &+ UInt64(minute) &* 0x9e37_79b9_7f4a_7c15
                 ^ UInt64(entry.function) &* 0xbf58_476d_1ce4_e5b9)
-        let mean = Double(function.duration?.nanoseconds ?? 100_000_000)
+        let mean = means[function]
         func moment() -> Nanoseconds { Nanoseconds(start + Int64(random.unit() * 60e9)) }
         if entry.calls <= callsPerMinuteMax {
             for _ in 0..<entry.calls {
                 let at = moment()
                 let duration =
-                    function.durations.map { $0.value(at: random.unit()) * 1e6 } ?? mean
+                    durations[function].map { $0.value(at: random.unit()) * 1e6 } ?? mean
                 batch.append(
                     Arrival(
                         start: at, duration: Nanoseconds(Int64(duration)), function: entry.function)

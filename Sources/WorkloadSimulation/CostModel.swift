@@ -22,6 +22,26 @@ package struct FunctionProfile: Equatable, Sendable {
     /// The order in which trace functions are mapped onto profiles: short ones onto short ones.
     package var requestTime: Nanoseconds
 
+    package init(
+        name: String, quota: ByteCount, runtime: ByteCount, initialization: ByteCount,
+        execution: ByteCount, runtimeHotPermille: UInt64, initializationHotPermille: UInt64,
+        strayMillionths: UInt64, shared: ByteCount, runtimeTime: Nanoseconds,
+        initializationTime: Nanoseconds, requestTime: Nanoseconds
+    ) {
+        self.name = name
+        self.quota = quota
+        self.runtime = runtime
+        self.initialization = initialization
+        self.execution = execution
+        self.runtimeHotPermille = runtimeHotPermille
+        self.initializationHotPermille = initializationHotPermille
+        self.strayMillionths = strayMillionths
+        self.shared = shared
+        self.runtimeTime = runtimeTime
+        self.initializationTime = initializationTime
+        self.requestTime = requestTime
+    }
+
     package var total: ByteCount { runtime + initialization + execution }
 }
 
@@ -71,59 +91,63 @@ extension FunctionProfile {
 }
 
 extension CostModel {
-    /// What ships. The origin says which figures were measured here and which are assumed.
+    /// What ships: sizes and times of docs/functions.md, swap figures of docs/status.md.
     package static let standard = CostModel(
         origin:
-            "built in: swap figures of docs/status.md (memserver over shared memory, 2 processors); sizes and times of functions assumed after FaaSMem's suite, not measured",
-        majorFault: .microseconds(17), minorFault: .microseconds(1),
-        prefetch: Nanoseconds(3_200), wakeUp: .milliseconds(1),
+            "built in: sizes and times measured by `fngateway describe` (docs/functions.md), swap by `tools/bench swap` and `tools/bench prefetch` (docs/status.md; shared memory, 2 processors); wake-up and stray touches assumed",
+        majorFault: .microseconds(17), minorFault: .microseconds(1), prefetch: Nanoseconds(3_215),
+        wakeUp: .milliseconds(1),
         profiles: [
-            profile(
-                "web", quota: 354, runtime: 24, initialization: 80, execution: 4, hot: (300, 60),
-                cold: (150, 300), request: 150),
-            profile(
-                "bert", quota: 1770, runtime: 24, initialization: 560, execution: 20,
-                hot: (300, 780), cold: (150, 4000), request: 150),
-            profile(
-                "graph", quota: 885, runtime: 24, initialization: 140, execution: 8,
-                hot: (300, 450), cold: (150, 1500), request: 300),
-            profile(
-                "float", quota: 177, runtime: 24, initialization: 1, execution: 1, hot: (300, 500),
-                cold: (150, 50), request: 300),
-            profile(
-                "gzip", quota: 177, runtime: 24, initialization: 1, execution: 4, hot: (300, 500),
-                cold: (150, 50), request: 400),
-            profile(
-                "chameleon", quota: 177, runtime: 24, initialization: 12, execution: 17,
-                hot: (300, 500), cold: (150, 300), request: 500),
-            profile(
-                "linpack", quota: 177, runtime: 24, initialization: 28, execution: 16,
-                hot: (300, 250), cold: (150, 300), request: 650),
-            profile(
-                "pyaes", quota: 177, runtime: 24, initialization: 3, execution: 2, hot: (300, 500),
-                cold: (150, 80), request: 900),
-            profile(
-                "json", quota: 177, runtime: 24, initialization: 20, execution: 10, hot: (300, 700),
-                cold: (150, 150), request: 1000),
-            profile(
-                "matmul", quota: 177, runtime: 24, initialization: 28, execution: 24,
-                hot: (300, 250), cold: (150, 300), request: 1100),
-            profile(
-                "image", quota: 177, runtime: 24, initialization: 14, execution: 34,
-                hot: (300, 500), cold: (150, 200), request: 1300),
+            measured("bert", (1770, 14.8, 431.1, 1.0, 421.6), (1260, 70)),
+            measured("graph", (885, 14.8, 166.5, 0.3, 158.4), (3428, 257)),
+            measured("web", (354, 14.8, 80.6, 0.0, 4.7), (94, 7)),
+            measured("float", (177, 14.8, 0.0, 0.0, 1.4), (9, 22)),
+            measured("matmul", (177, 14.8, 8.1, 11.3, 13.7), (43, 67)),
+            measured("linpack", (177, 14.9, 8.1, 11.0, 6.3), (45, 36)),
+            measured("image", (177, 14.8, 3.9, 0.1, 4.8), (163, 88)),
+            measured("chameleon", (177, 14.8, 7.2, 2.3, 8.4), (80, 20)),
+            measured("pyaes", (177, 14.8, 0.2, 0.2, 2.0), (10, 39)),
+            measured("gzip", (177, 14.8, 0.0, 0.2, 2.1), (7, 43)),
+            measured("json", (177, 14.8, 6.9, 3.9, 15.3), (152, 65)),
         ])
 
-    private static func profile(
-        _ name: String, quota: UInt64, runtime: UInt64, initialization: UInt64, execution: UInt64,
-        hot: (runtime: UInt64, initialization: UInt64),
-        cold: (runtime: Int64, initialization: Int64), request: Int64
+    /// MiB: limit, Runtime, Init, kept by a request, touched by one; ms: initialization, a request.
+    private static func measured(
+        _ name: String,
+        _ sizes: (
+            limit: UInt64, runtime: Double, initialization: Double, kept: Double, touched: Double
+        ),
+        _ times: (initialization: Int64, request: Int64)
     ) -> FunctionProfile {
-        FunctionProfile(
-            name: name, quota: .mib(quota), runtime: .mib(runtime),
-            initialization: .mib(initialization), execution: .mib(execution),
-            runtimeHotPermille: hot.runtime, initializationHotPermille: hot.initialization,
-            strayMillionths: 200, shared: .mib(1), runtimeTime: .milliseconds(cold.runtime),
-            initializationTime: .milliseconds(cold.initialization),
-            requestTime: .milliseconds(request))
+        func mebibytes(_ value: Double) -> ByteCount { ByteCount(UInt64(value * 1_048_576)) }
+        return FunctionProfile(
+            name: name, quota: .mib(sizes.limit), runtime: mebibytes(sizes.runtime),
+            initialization: mebibytes(sizes.initialization), kept: mebibytes(sizes.kept),
+            touched: mebibytes(sizes.touched), startTime: .milliseconds(150),
+            initializationTime: .milliseconds(times.initialization),
+            requestTime: .milliseconds(times.request))
+    }
+}
+
+extension FunctionProfile {
+    /// What is measured of a function does not say which segment a request's touches are in. A tenth of the runtime is what the smallest
+    /// functions touch, which have nothing else; then what requests keep, then the Init Pucket, then more of the runtime.
+    package init(
+        name: String, quota: ByteCount, runtime: ByteCount, initialization: ByteCount,
+        kept: ByteCount, touched: ByteCount, startTime: Nanoseconds,
+        initializationTime: Nanoseconds, requestTime: Nanoseconds
+    ) {
+        let fromRuntime = min(touched, ByteCount(runtime.bytes / 10))
+        let fromInit = min(touched - fromRuntime - kept, initialization)
+        let more = min(touched - fromRuntime - kept - fromInit, runtime - fromRuntime)
+        func permille(_ part: ByteCount, _ whole: ByteCount) -> UInt64 {
+            whole > .zero ? part.bytes * 1000 / whole.bytes : 0
+        }
+        self.init(
+            name: name, quota: quota, runtime: runtime, initialization: initialization,
+            execution: kept, runtimeHotPermille: permille(fromRuntime + more, runtime),
+            initializationHotPermille: permille(fromInit, initialization), strayMillionths: 200,
+            shared: min(runtime, .kib(256)), runtimeTime: startTime,
+            initializationTime: initializationTime, requestTime: requestTime)
     }
 }

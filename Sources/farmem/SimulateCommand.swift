@@ -36,6 +36,22 @@ let simulateCommand = Command(
             "node-memory", .size, default: "64GiB",
             help: "Local memory that containers are packed into for density."),
         Option(
+            "compare", .choice(["oracle"]), configurable: false,
+            help:
+                "Compare farmem's learned start of semi-warm with the percentile of this very trace; status 1 when it saves less than 90 % of that."
+        ),
+        Option(
+            "sweep", .string, configurable: false, placeholder: "keep-alive=TIME,...",
+            help: "Simulate each keep-alive time: cold starts against memory."),
+        Option(
+            "costs", .string, placeholder: "FILE",
+            help: "What memory movements and functions cost; the built-in model otherwise."),
+        Option(
+            "calibrate", .string, repeatable: true, configurable: false, placeholder: "FILE",
+            help:
+                "Write a cost file to --output from reports of fngateway describe --json and farmem bench swap --json, and do nothing else."
+        ),
+        Option(
             "profile", .string, placeholder: "NAME",
             help: "Give all functions this one's memory and times, e.g. bert."),
         Option(
@@ -53,7 +69,7 @@ let simulateCommand = Command(
             help: "Write a trace of this format, from --seed, and do nothing else."),
         Option(
             "output", .string, configurable: false, placeholder: "PATH",
-            help: "The file to write; a directory for azure2019."),
+            help: "The file to write with --generate or --calibrate; a directory for azure2019."),
         Option(
             "functions", .integer(1...1_000_000),
             help: "Functions to generate (default 424 and 46000)."),
@@ -82,6 +98,8 @@ private func runSimulate(_ invocation: Invocation) throws -> ExitStatus {
     if let kind = invocation.stringIfSet("generate") {
         return try generate(kind, invocation)
     }
+    let reports = invocation.strings("calibrate")
+    if !reports.isEmpty { return try calibrate(reports, invocation) }
     guard let path = invocation.stringIfSet("trace") else {
         throw UsageError("give a trace with --trace PATH, or write one with --generate")
     }
@@ -102,6 +120,7 @@ private func runSimulate(_ invocation: Invocation) throws -> ExitStatus {
     guard trace.callCount > 0 else {
         throw CommandFailure(.usage, "\(path) has no invocations")
     }
+    if let status = try study(trace, plan, invocation, bar) { return status }
     var report = SimulationReport(trace: trace, plan: plan)
     report.loadTime = Nanoseconds(loaded - began)
     for settings in plan.policies {
@@ -113,6 +132,39 @@ private func runSimulate(_ invocation: Invocation) throws -> ExitStatus {
     bar.clear()
     report.totalTime = Nanoseconds(monotonicNow() - began)
     printOut(invocation.flag("json") ? report.json().rendered() + "\n" : report.text())
+    return .done
+}
+
+/// A comparison or a sweep in place of the report, if one was asked for.
+private func study(
+    _ trace: WholeTrace, _ plan: SimulationPlan, _ invocation: Invocation, _ bar: ProgressBar
+) throws -> ExitStatus? {
+    let json = invocation.flag("json")
+    if invocation.stringIfSet("compare") != nil {
+        guard let learned = plan.policies.first(where: { $0.policy?.kind == .farmem }) else {
+            throw UsageError("--compare oracle needs farmem among --policy")
+        }
+        let study = OracleStudy(trace, learned) { bar.show($0) }
+        bar.clear()
+        printOut(json ? study.json().rendered() + "\n" : study.text())
+        return study.isWithin ? .done : .checkFailed
+    }
+    guard let sweep = invocation.stringIfSet("sweep") else { return nil }
+    let study = KeepAliveSweep(trace, plan.policies, try KeepAliveSweep.times(sweep)) {
+        bar.show($0)
+    }
+    bar.clear()
+    printOut(json ? study.json().rendered() + "\n" : study.text())
+    return .done
+}
+
+private func calibrate(_ reports: [String], _ invocation: Invocation) throws -> ExitStatus {
+    guard let output = invocation.stringIfSet("output") else {
+        throw UsageError("--calibrate needs --output FILE")
+    }
+    let costs = try CostFile.calibrated(from: reports)
+    try replaceFile(output, with: CostFile.json(costs).rendered(pretty: true))
+    printOut("\(output): \(costs.profiles.count) functions; \(costs.origin)\n")
     return .done
 }
 

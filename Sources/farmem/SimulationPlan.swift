@@ -47,6 +47,7 @@ struct SimulationPlan {
         settings.seed = UInt64(invocation.integer("seed"))
         settings.callsPerMinuteMax = UInt32(invocation.integer("calls-per-minute-max"))
         settings.isDense = invocation.flag("dense")
+        if let file = invocation.stringIfSet("costs") { settings.costs = try CostFile.read(file) }
         if let profile = invocation.stringIfSet("profile") {
             let known = settings.costs.profiles.map(\.name)
             guard known.contains(profile) else {
