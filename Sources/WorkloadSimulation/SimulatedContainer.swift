@@ -249,8 +249,11 @@ struct ContainerPages {
 
     /// As the engine would measure it.
     var measure: ContainerMeasure {
-        ContainerMeasure(
+        var measure = ContainerMeasure(
             local: ByteCount(pages: PageCount(local)), far: ByteCount(pages: PageCount(far)),
             anonymous: ByteCount(pages: PageCount(local)), refaults: refaults)
+        // Nobody waits for memory in the model: that is the law's best case.
+        measure.pressureMillionths = 0
+        return measure
     }
 }

@@ -5,10 +5,10 @@ import OffloadPolicy
 
 extension Simulator {
     private var host: HostMeasure {
-        HostMeasure(
-            pressurePermille: 0,
-            farFree: ByteCount(
-                pages: PageCount(farPages < farCapacity ? farCapacity - farPages : 0)))
+        let free = farPages < farCapacity ? farCapacity - farPages : 0
+        var host = HostMeasure(pressurePermille: 0, farFree: ByteCount(pages: PageCount(free)))
+        host.pressureMillionths = 0
+        return host
     }
 
     /// Tells the policy what the engine would have measured.
