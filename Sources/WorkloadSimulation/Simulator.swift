@@ -208,6 +208,7 @@ package struct Simulator {
         byHandle.append(Int32(index))
         live += 1
         feed(.started(function: names[function]), index)
+        scheduleWake(index, from: now)
         queue.put(
             .runtimeReady, at: now + shape.runtimeTime, container: index, life: container.life)
     }
@@ -274,6 +275,7 @@ package struct Simulator {
             .requestEnd, at: now + arrival.duration.nanoseconds + added, container: index,
             life: containers[index].life)
         if wasServing { wakeSooner(function) }
+        scheduleWake(index, from: now)
     }
 
     private mutating func finish(_ index: Int) {
