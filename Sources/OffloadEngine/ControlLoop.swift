@@ -16,11 +16,14 @@ struct ControlLoop {
     private var host = HostWatch()
     private var watcher: ContainerWatcher
     private var measuredAt: Int64 = 0
+    private var flushedAt: Int64 = 0
     private var refaultsSeen: [ContainerHandle: UInt64] = [:]
     private let startedAt = wallClockNow()
+    private let recorder: PolicyRecorder?
 
-    init(_ controller: Controller, restored: UInt64) {
+    init(_ controller: Controller, restored: UInt64, recorder: PolicyRecorder? = nil) {
         self.controller = controller
+        self.recorder = recorder
         policy = PolicyMachine(
             settings: controller.settings.policy, at: Nanoseconds(monotonicNow()))
         watcher = ContainerWatcher(settings: controller.settings, groups: controller.groups)
@@ -37,6 +40,7 @@ struct ControlLoop {
             for message in controller.inbox.takeAll(timeout: wait) {
                 if case .stop = message {
                     haltAll()
+                    recorder?.flush()
                     return
                 }
                 take(message)
@@ -146,6 +150,7 @@ struct ControlLoop {
     ) {
         var decisions: [Decision] = []
         policy.handle(event, of: handle, at: now, into: &decisions)
+        recorder?.note(.event(event, handle, at: now), decisions)
         for decision in decisions { carryOut(decision) }
     }
 
@@ -225,8 +230,14 @@ struct ControlLoop {
             for handle in containers.keys.sorted() { measure(handle, at: moment) }
         }
         var decisions: [Decision] = []
-        policy.tick(host: host.look(at: now), at: moment, into: &decisions)
+        let figures = host.look(at: now)
+        policy.tick(host: figures, at: moment, into: &decisions)
+        recorder?.note(.tick(figures, at: moment), decisions)
         for decision in decisions { carryOut(decision) }
+        if now - flushedAt >= 1_000_000_000 {
+            flushedAt = now
+            recorder?.flush()
+        }
         publish()
     }
 

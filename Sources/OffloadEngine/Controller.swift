@@ -96,6 +96,10 @@ package final class Controller: Sendable {
         let journal = try KnobJournal(path: ownership.journalPath)
         let settings = settings
         let log = log
+        var recorder: PolicyRecorder?
+        if let path = settings.recordPath {
+            recorder = try PolicyRecorder(path: path, settings: settings.policy, log: log)
+        }
         var threads = [
             try WorkerThread("fm-mover") { [self] in
                 let reclaimer = GroupReclaimer(
@@ -110,7 +114,7 @@ package final class Controller: Sendable {
             threads.append(
                 try WorkerThread("fm-recall-\(number)") { [self] in recallPages(PageRecaller()) })
         }
-        var control = ControlLoop(self, restored: restored)
+        var control = ControlLoop(self, restored: restored, recorder: recorder)
         control.run()
         actions.close()
         recalls.close()

@@ -28,6 +28,8 @@ package struct EngineSettings: Equatable, Sendable {
     package var busyPermille: UInt64 = 20
     /// And idle when it was not for this long.
     package var quietTime = Nanoseconds.seconds(1)
+    /// Where what the policy is told and decides is recorded.
+    package var recordPath: String?
     /// For tests of a crash in between: how long a lowered limit is held.
     package var limitHold = Nanoseconds.zero
 

@@ -2,7 +2,8 @@ import FarMemory
 
 // The law of sharing, applied once at each tick to all who want to write: max-min fairness. Who wants less than an equal share gets all
 // of it, the others divide the rest equally. Where an equal share would be too small to be worth a call, as many as can have
-// a whole one are served, and the next tick begins with the one behind them.
+// a whole one are served, and the next tick begins with the one behind them. Who asks between two ticks, to open a window, gets
+// at once what would be an equal share among those who asked lately.
 
 /// Grants smaller than this wait: a call for a few pages costs more than it moves.
 let grantMinimum = ByteCount.kib(256)
@@ -30,6 +31,7 @@ struct BudgetRequest: Sendable {
 extension PolicyMachine {
     mutating func shareBudget(at now: Nanoseconds, into decisions: inout [Decision]) {
         guard !asking.isEmpty else { return }
+        rivals = (asking.count, now)
         let available = budget.available(at: now).bytes
         let requests = asking
         let total = requests.reduce(UInt64(0)) { $0.addingReportingOverflow($1.bytes).partialValue }
@@ -57,6 +59,13 @@ extension PolicyMachine {
             nextServed = request.place + 1
             serve(request, amount, at: now, into: &decisions)
         }
+    }
+
+    /// What one more may have at once beside those who asked lately.
+    mutating func equalShare(at now: Nanoseconds) -> ByteCount {
+        let isLate = now - rivals.at > .milliseconds(100)
+        let others = isLate ? 0 : UInt64(rivals.count)
+        return max(ByteCount(budget.available(at: now).bytes / (others + 1)), grantMinimum)
     }
 
     /// The share that uses up what there is when nobody gets more than asked for.

@@ -102,7 +102,7 @@ package struct FunctionRecord: Equatable, Sendable {
     package internal(set) var rollbackRequests = FunctionRecord.rollbackRequestsMinimum
 
     /// A century: "never" as a delay must not overflow a moment.
-    private static let waitMaximum = Nanoseconds.seconds(3_155_760_000)
+    static let waitMaximum = Nanoseconds.seconds(3_155_760_000)
     private static let rollbackRequestsMinimum: UInt64 = 2
     private static let rollbackRequestsMaximum: UInt64 = 4096
 

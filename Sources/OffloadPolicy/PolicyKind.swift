@@ -20,7 +20,7 @@ package enum PolicyKind: String, CaseIterable, Sendable {
 }
 
 /// When a window of requests opens and closes.
-package enum WindowLaw: Equatable, Sendable {
+package enum WindowLaw: String, Sendable {
     /// Opens after the first request and then after the rollback interval, and closes after so many requests. An interval
     /// in which nothing was cold is doubled.
     case spaced

@@ -37,6 +37,8 @@ package struct PolicyMachine: Sendable {
     /// Who is served first when the budget is too small for all, and who asked at this tick.
     var nextServed = 0
     var asking: [BudgetRequest] = []
+    /// How many asked when somebody last did, and when that was.
+    var rivals: (count: Int, at: Nanoseconds) = (0, .zero)
 
     package init(settings: PolicySettings, at now: Nanoseconds) {
         self.settings = settings
@@ -277,14 +279,14 @@ package struct PolicyMachine: Sendable {
         container.requestsSinceExamined = 0
     }
 
-    /// Takes what the container holds out of the budget; the ticks bring what it does not hold now (IdleLaw.swift).
-    /// False when nothing is left of it.
+    /// Takes what the container holds out of the budget, or an equal share while others want it too; the ticks bring the
+    /// rest (IdleLaw.swift). False when nothing is left of it.
     private mutating func examine(
         _ scope: PageScope, _ rule: Rule, _ reason: String, _ container: inout ContainerRecord,
         at now: Nanoseconds, into output: inout Output
     ) -> Bool {
         let wanted = max(container.measure?.anonymous ?? settings.burst, .mib(1))
-        let grant = budget.take(upTo: wanted, at: now)
+        let grant = budget.take(upTo: min(wanted, equalShare(at: now)), at: now)
         guard grant > .zero else {
             container.lastRule = .budget
             return false
@@ -362,7 +364,9 @@ package struct PolicyMachine: Sendable {
     }
 
     func semiWarmWait(of container: ContainerRecord) -> Nanoseconds {
-        if let own = container.settings.semiWarmDelay, own > .zero { return own }
+        if let own = container.settings.semiWarmDelay, own > .zero {
+            return min(own, FunctionRecord.waitMaximum)
+        }
         return functions.records[container.functionPlace].wait
     }
 

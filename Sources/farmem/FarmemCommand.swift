@@ -6,7 +6,7 @@ enum FarmemCommand {
         name: "farmem", summary: "look at far memory and measure it",
         subcommands: [
             statusCommand, topCommand, containersCommand, eventsCommand, doctorCommand, bench,
-            simulateCommand,
+            simulateCommand, replayCommand,
         ])
 
     private static let bench = Command(
@@ -14,5 +14,6 @@ enum FarmemCommand {
         subcommands: [
             benchFunctionsCommand, BenchSwapCommand.command, BenchIntegrityCommand.command,
             BenchIntegrityCommand.worker, BenchRDMACommand.command,
+            BenchPolicyCommand.command,
         ])
 }

@@ -14,6 +14,9 @@ let runOptions: [Option] =
         Option(
             "state-dir", .string, placeholder: "DIR",
             help: "Journal and lock (default /run/farmem/offloadd)."),
+        Option(
+            "record", .string, placeholder: "FILE",
+            help: "Record what the policy is told and decides, for `farmem replay`."),
         Option("dry-run", .flag, help: "Decide and log, and move nothing."),
         Option(
             "watch", .string, repeatable: true, placeholder: "PATTERN",
@@ -51,6 +54,7 @@ func engineSettings(_ invocation: Invocation) throws -> EngineSettings {
     var settings = EngineSettings()
     settings.stateDirectory =
         invocation.stringIfSet("state-dir") ?? "\(runtimeDirectory())/offloadd"
+    settings.recordPath = invocation.stringIfSet("record")
     settings.isDryRun = invocation.flag("dry-run")
     settings.watchPatterns = invocation.strings("watch")
     settings.busyPermille = share(invocation.ratio("busy-share"), of: 1000)
