@@ -20,7 +20,8 @@ package struct BandwidthBudget: Equatable, Sendable {
     private var slots = [UInt64](repeating: 0, count: slotsPerSecond + 1)
     private var slotNumber: Int64
     private var writtenLately: UInt64 = 0
-    private var underWay: UInt64 = 0
+    /// Granted and not settled.
+    private(set) var underWay: UInt64 = 0
 
     /// At most `burst` is under way at any time. A rate of nil is no limit.
     package init(rate: ByteCount?, burst: ByteCount, at now: Nanoseconds) {

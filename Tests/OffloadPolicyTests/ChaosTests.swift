@@ -162,6 +162,15 @@ struct Chaos {
             }
         }
         if policy.containers.count > 8 { faults.append("containers out of nothing") }
+        let issued = policy.containers.records.flatMap(\.pending).reduce(UInt64(0)) {
+            switch $1 {
+            case .examine(_, let grant), .drain(let grant), .reclaim(let grant): $0 + grant.bytes
+            default: $0
+            }
+        }
+        if issued != policy.budget.underWay {
+            faults.append("at \(now), \(what): \(issued) issued, \(policy.budget.underWay) booked")
+        }
         maybeReport()
     }
 
