@@ -43,7 +43,7 @@ enum Limits {
     /// Page actions that wait for the mover; past it actions are dropped and counted.
     static let actions = 4096
     static let recalls = 1024
-    static let containers = 4096
+    static let containers = 16_384
     static let decisions = 4096
     static let recallThreads = 2
     /// How long the end waits for workers that hang in the kernel.

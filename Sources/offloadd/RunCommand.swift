@@ -37,6 +37,7 @@ let runCommand = Command(
             .systemError, "no memory controller is mounted; mount cgroup2, or cgroup -o memory")
     }
     try requireKernelSupport(settings)
+    raiseDescriptorLimit()
     let controller = try openController(settings, groups, log)
     let endpoint = listenEndpoint(invocation)
     try makeDirectories(runtimeDirectory())
@@ -75,6 +76,16 @@ let runCommand = Command(
     control.join()
     log.info("stopped", [:])
     return .done
+}
+
+/// Each container holds descriptors of its groups, and of its processes once they are looked at: as many as the host lets root have.
+private func raiseDescriptorLimit() {
+    let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    var limit = rlimit(rlim_cur: 0, rlim_max: 0)
+    guard unsafe getrlimit(resource, &limit) == 0, limit.rlim_cur < limit.rlim_max else { return }
+    limit.rlim_cur = limit.rlim_max
+    // When it is refused, containers beyond the old limit are refused and logged, one by one.
+    _ = unsafe setrlimit(resource, &limit)
 }
 
 /// A policy that the kernel cannot carry out must not look as if it ran.
