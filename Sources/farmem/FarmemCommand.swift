@@ -13,7 +13,7 @@ enum FarmemCommand {
         name: "bench", summary: "measure",
         subcommands: [
             benchFunctionsCommand, BenchSwapCommand.command, BenchIntegrityCommand.command,
-            BenchIntegrityCommand.worker, BenchRDMACommand.command,
+            BenchIntegrityCommand.worker, BenchRDMACommand.command, BenchRatioCommand.command,
             BenchPolicyCommand.command,
         ])
 }

@@ -100,7 +100,7 @@ python3 - "$size" "$rounds" "${frontends[@]}" <<'PYTHON'
 import statistics, sys
 runs = {}
 for line in open("/run/results"):
-    frontend, workload, percent, seconds, wrong = line.split()
+    frontend, workload, percent, seconds, wrong, _ = line.split()
     assert wrong == "0"
     runs.setdefault((frontend, workload, percent), []).append(float(seconds))
 medians = {key: statistics.median(values) for key, values in runs.items()}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * workload sort|map|stream MIB: works on MIB of memory, then compares every byte
- * of it with what it must be. Prints the seconds that the work took and the
- * number of wrong words; ends with 1 when there are any.
+ * workload NAME MIB: works on MIB of memory, then compares every byte of it with
+ * what it must be. Prints the seconds that the work took, the number of wrong words
+ * and a digest of the result, which is the same in each run; ends with 1 when there
+ * are wrong words.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -11,6 +12,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+
+/* Of the result, where comparing with what it must be does not say all of it. */
+static uint64_t digest;
 
 /* A different value for each number, and the same in each run. */
 static uint64_t value_of(uint64_t number)
@@ -179,12 +183,143 @@ static uint64_t stream(uint64_t *words, uint64_t count, double *took)
 	return wrong;
 }
 
+#define DIMENSIONS 16
+#define CLUSTERS 16
+#define KMEANS_ROUNDS 4
+
+static uint64_t distance(const uint16_t *a, const uint16_t *b)
+{
+	uint64_t sum = 0;
+	int i;
+
+	for (i = 0; i < DIMENSIONS; i++) {
+		int64_t apart = (int64_t)a[i] - b[i];
+
+		sum += apart * apart;
+	}
+	return sum;
+}
+
+static unsigned int nearest(const uint16_t *point, uint16_t centers[CLUSTERS][DIMENSIONS])
+{
+	uint64_t least = UINT64_MAX;
+	unsigned int best = 0, i;
+
+	for (i = 0; i < CLUSTERS; i++) {
+		uint64_t apart = distance(point, centers[i]);
+
+		if (apart < least) {
+			least = apart;
+			best = i;
+		}
+	}
+	return best;
+}
+
+/* Points of 16 whole coordinates, so that every sum is exact, and the cluster of each. */
+static uint64_t kmeans(uint64_t *words, uint64_t count, double *took)
+{
+	const uint64_t per_point = DIMENSIONS * sizeof(uint16_t) / sizeof(uint64_t);
+	uint64_t points = count * sizeof(uint64_t) / (DIMENSIONS * sizeof(uint16_t) + 1);
+	uint8_t *clusters = (uint8_t *)(words + points * per_point);
+	uint16_t centers[CLUSTERS][DIMENSIONS], used[CLUSTERS][DIMENSIONS];
+	uint64_t wrong = 0, i, j;
+	double start;
+	int round;
+
+	for (i = 0; i < points * per_point; i++)
+		words[i] = value_of(i);
+	memcpy(centers, words, sizeof(centers));
+	start = now();
+	for (round = 0; round < KMEANS_ROUNDS; round++) {
+		uint64_t sums[CLUSTERS][DIMENSIONS] = { 0 }, sizes[CLUSTERS] = { 0 };
+
+		memcpy(used, centers, sizeof(used));
+		for (i = 0; i < points; i++) {
+			const uint16_t *point = (uint16_t *)(words + i * per_point);
+			unsigned int cluster = nearest(point, centers);
+
+			clusters[i] = cluster;
+			sizes[cluster]++;
+			for (j = 0; j < DIMENSIONS; j++)
+				sums[cluster][j] += point[j];
+		}
+		for (i = 0; i < CLUSTERS; i++)
+			for (j = 0; j < DIMENSIONS && sizes[i]; j++)
+				centers[i][j] = sums[i][j] / sizes[i];
+	}
+	*took = now() - start;
+	for (i = 0; i < points * per_point; i++)
+		wrong += words[i] != value_of(i);
+	for (i = 0; i < points; i++)
+		wrong += clusters[i] != nearest((uint16_t *)(words + i * per_point), used);
+	for (i = 0; i < CLUSTERS; i++)
+		for (j = 0; j < DIMENSIONS; j++)
+			digest = value_of(digest ^ centers[i][j]);
+	return wrong;
+}
+
+#define EDGES 8
+#define RANK_ROUNDS 3
+#define RANK_ONE (1 << 20)
+
+/* Towards the first ones: some vertices have many edges. */
+static uint32_t target(uint64_t edge, uint64_t vertices)
+{
+	uint64_t value = value_of(edge), a = (uint32_t)value % vertices, b = (value >> 32) % vertices;
+
+	return a < b ? a : b;
+}
+
+/* In whole numbers none of which is lost: each gives 85 % along its edges, and the rest to all. */
+static uint64_t pagerank(uint64_t *words, uint64_t count, double *took)
+{
+	uint64_t vertices = count / (EDGES / 2 + 2), total = 0, wrong = 0, i, j;
+	uint32_t *edges = (uint32_t *)words;
+	uint64_t *ranks = words + vertices * EDGES / 2, *next = ranks + vertices;
+	double start;
+	int round;
+
+	for (i = 0; i < vertices * EDGES; i++)
+		edges[i] = target(i, vertices);
+	for (i = 0; i < vertices; i++)
+		ranks[i] = RANK_ONE;
+	start = now();
+	for (round = 0; round < RANK_ROUNDS; round++) {
+		uint64_t rest = 0, *swap;
+
+		memset(next, 0, vertices * sizeof(*next));
+		for (i = 0; i < vertices; i++) {
+			uint64_t share = ranks[i] * 85 / 100 / EDGES;
+
+			for (j = 0; j < EDGES; j++)
+				next[edges[i * EDGES + j]] += share;
+			rest += ranks[i] - share * EDGES;
+		}
+		for (i = 0; i < vertices; i++)
+			next[i] += rest / vertices;
+		next[0] += rest % vertices;
+		swap = ranks;
+		ranks = next;
+		next = swap;
+	}
+	*took = now() - start;
+	for (i = 0; i < vertices * EDGES; i++)
+		wrong += edges[i] != target(i, vertices);
+	for (i = 0; i < vertices; i++) {
+		total += ranks[i];
+		digest = value_of(digest ^ ranks[i]);
+	}
+	return wrong + (total != vertices * RANK_ONE);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
 		uint64_t (*run)(uint64_t *words, uint64_t count, double *took);
-	} workloads[] = { { "sort", sort }, { "map", map }, { "stream", stream } };
+	} workloads[] = { { "sort", sort }, { "map", map }, { "stream", stream },
+			{ "kmeans", kmeans }, { "pagerank", pagerank } };
 	uint64_t size = argc == 3 ? strtoull(argv[2], NULL, 10) << 20 : 0, wrong;
 	void *memory;
 	double took;
@@ -200,9 +335,10 @@ int main(int argc, char **argv)
 			return 2;
 		}
 		wrong = workloads[i].run(memory, size / sizeof(uint64_t), &took);
-		printf("%.3f %llu\n", took, (unsigned long long)wrong);
+		printf("%.3f %llu %016llx\n", took, (unsigned long long)wrong,
+		       (unsigned long long)digest);
 		return wrong != 0;
 	}
-	fprintf(stderr, "usage: workload sort|map|stream MIB\n");
+	fprintf(stderr, "usage: workload sort|map|stream|kmeans|pagerank MIB\n");
 	return 2;
 }
