@@ -7,7 +7,10 @@ package struct MemoryUse: Equatable, Sendable {
     /// All local memory that is charged to the group.
     package var local = ByteCount.zero
     package var anonymous = ByteCount.zero
+    /// File cache, without the pages of tmpfs files, which go to swap and not to a file.
     package var file = ByteCount.zero
+    /// Pages of tmpfs files and of shared anonymous mappings: swap takes them, and no process owns them alone.
+    package var shared = ByteCount.zero
     /// Memory that is in swap only.
     package var far: ByteCount?
     /// Part of `local`: pages that also have a copy in swap.
@@ -164,6 +167,7 @@ package func parseMemoryStatistics(_ text: String, version: ControlGroupVersion)
         switch line[..<space].dropFirst(prefix.count) {
         case "rss", "anon": use.anonymous = ByteCount(value)
         case "cache", "file": use.file = ByteCount(value)
+        case "shmem": use.shared = ByteCount(value)
         case "swap" where version == .v1: use.far = ByteCount(value)
         case "swapcached": use.swapCached = ByteCount(value)
         case "writeback", "file_writeback": use.writeback = ByteCount(value)
@@ -172,6 +176,7 @@ package func parseMemoryStatistics(_ text: String, version: ControlGroupVersion)
         default: continue
         }
     }
+    use.file = use.file - use.shared
     return use
 }
 

@@ -93,6 +93,16 @@ package final class TargetProcess: Sendable {
         return accepted
     }
 
+    /// Fails when the kernel does not know process_madvise, or not this advice. Moves nothing.
+    fileprivate func probeAdvice() throws(SystemError) {
+        let raw = pidfd.rawValue
+        for advice in [PageAdvice.pageOut, .willNeed] {
+            if fm_process_madvise(raw, nil, 0, advice.raw) < 0 {
+                throw SystemError.last("process_madvise")
+            }
+        }
+    }
+
     /// How many ranges of a batch a partial result covers; the one that it stopped in is skipped.
     private static func rangesCovered(_ batch: ArraySlice<PageRun>, bytes: UInt64) -> Int {
         var left = bytes / 4096
@@ -133,6 +143,13 @@ package enum PageAdvice: Sendable {
         case .willNeed: FM_ADVICE_WILLNEED
         }
     }
+}
+
+/// Whether this kernel tells about pages and takes advice about another process's: what the generic engine needs. Throws what is missing.
+package func probePageAdvice() throws(SystemError) {
+    let own = try TargetProcess(pid: getpid())
+    _ = try own.census(using: PageMapReader(pagesAtOnce: 512))
+    try own.probeAdvice()
 }
 
 /// Start of the process that has the pid now.

@@ -17,6 +17,7 @@ struct ControlLoop {
     private var watcher: ContainerWatcher
     private var measuredAt: Int64 = 0
     private var flushedAt: Int64 = 0
+    private var censuses = CensusSchedule()
     private var refaultsSeen: [ContainerHandle: UInt64] = [:]
     private let startedAt = wallClockNow()
     private let recorder: PolicyRecorder?
@@ -76,6 +77,7 @@ struct ControlLoop {
             record.recalled = pages
             record.duration = Nanoseconds(duration)
             controller.decisions.append(record)
+        case .censused(let duration): censuses.done(at: monotonicNow(), took: duration)
         case .stop: break
         }
     }
@@ -95,7 +97,10 @@ struct ControlLoop {
         let recycledAt = event.keepAlive.map { now + $0 }
         switch event.kind {
         case .containerStarted: break
-        case .runtimeReady: feed(.runtimeReady, handle, at: now)
+        case .runtimeReady:
+            // What it holds now is what the examination may write.
+            measure(handle, at: now)
+            feed(.runtimeReady, handle, at: now)
         case .initDone:
             measure(handle, at: now)
             feed(.initDone(recycledAt: recycledAt), handle, at: now)
@@ -128,6 +133,7 @@ struct ControlLoop {
                 group: group)
             handles[event.container] = handle
             containers[handle] = container
+            censuses.add(handle)
             feed(.started(function: container.function), handle, at: now)
             let own = controller.settings.containerSettings(
                 event.settings, of: container.function)
@@ -175,7 +181,7 @@ struct ControlLoop {
         case .snapshot, .examine, .release, .drain, .reclaim, .startColdPageout, .stopColdPageout,
             .pullBack:
             let item = WorkItem(container: container, decision: decision, epoch: container.epoch)
-            guard !controller.actions.put(item) else { return }
+            guard !controller.actions.put(.decision(item)) else { return }
             counters.actionsDropped += 1
             var report = ActionReport(action: decision.action)
             report.wasHalted = true
@@ -187,6 +193,7 @@ struct ControlLoop {
         counters.written += report.written.pages
         counters.released += report.released
         counters.hot += report.hot
+        counters.fileDropped += report.fileDropped
         var record = record(item.decision, item.container)
         record.written = report.written
         record.released = report.released
@@ -229,6 +236,7 @@ struct ControlLoop {
             measuredAt = now
             for handle in containers.keys.sorted() { measure(handle, at: moment) }
         }
+        takeCensus(now)
         var decisions: [Decision] = []
         let figures = host.look(at: now)
         policy.tick(host: figures, at: moment, into: &decisions)
@@ -257,13 +265,25 @@ struct ControlLoop {
         feed(.measured(measure), handle, at: now)
     }
 
+    /// Has the segments of one container measured whose figures are old.
+    private mutating func takeCensus(_ now: Int64) {
+        let due = censuses.due(at: now) { [containers] handle in
+            containers[handle].map { container in
+                let measured = container.state.withLock { $0.sizes?.measuredAt }
+                return measured.map { now - $0.nanoseconds } ?? .max
+            }
+        }
+        guard let due, let container = containers[due] else { return }
+        if !controller.actions.put(.census(container)) { censuses.done(at: now, took: 0) }
+    }
+
     private func haltAll() {
         for container in containers.values { container.halt() }
     }
 
     private func publish() {
         var status = EngineStatus()
-        status.engineReason = "page maps and process_madvise; works on every kernel from 5.10"
+        status.engine = controller.choice
         status.controlGroups =
             "\(controller.groups.version.rawValue) at \(controller.groups.memoryMount)"
         status.policy = policy.settings.kind
@@ -292,6 +312,7 @@ struct ControlLoop {
             measure: record.measure, ledger: ledger, runtime: size { $0.runtime },
             initialization: size { $0.initialization }, waiting: size { $0.marked },
             hot: size { $0.workingSet }, windowIsOpen: record.windowIsOpen,
-            semiWarmDelay: policy.semiWarmDelay(of: record).delay)
+            semiWarmDelay: policy.semiWarmDelay(of: record).delay,
+            reportedAt: Nanoseconds(monotonicNow()))
     }
 }

@@ -12,6 +12,7 @@ enum Message: Sendable {
     case lost(String)
     case report(WorkItem, ActionReport, duration: Int64)
     case recalled(WorkItem, PageCount, duration: Int64)
+    case censused(duration: Int64)
     case stop
 }
 
@@ -23,6 +24,13 @@ struct WorkItem: Sendable {
     let epoch: UInt64
 }
 
+/// What the mover is to do.
+enum Work: Sendable {
+    case decision(WorkItem)
+    /// Measure the segments.
+    case census(EngineContainer)
+}
+
 /// The offload controller: takes events, asks the policy, has pages moved, and publishes what it knows.
 /// `submit`, `status` and `decisions` may be used by any thread; `run` is the control thread.
 package final class Controller: Sendable {
@@ -30,12 +38,13 @@ package final class Controller: Sendable {
     let groups: ControlGroups
     let log: Logger
     let inbox: WorkQueue<Message>
-    let actions: WorkQueue<WorkItem>
+    let actions: WorkQueue<Work>
     let recalls: WorkQueue<WorkItem>
     let published = Mutex<EngineStatus?>(nil)
     private let dropped = Atomic<UInt64>(0)
     private let working = Atomic<Int>(0)
     private let ownership: StateOwnership
+    let choice: EngineSelection
     private let restored: UInt64
     package let decisions = DecisionLog(capacity: Limits.decisions)
 
@@ -47,6 +56,7 @@ package final class Controller: Sendable {
         self.settings = settings
         self.groups = groups
         self.log = log
+        choice = try EngineSelection.probe(settings.engine)
         ownership = try StateOwnership(directory: settings.stateDirectory)
         do throws(SystemError) {
             restored = try ownership.restore(groups: groups, log: log)
@@ -94,22 +104,11 @@ package final class Controller: Sendable {
     /// Runs until `stop`. Then nothing is under way any more and every knob is as it was.
     package func run() throws(SystemError) {
         let journal = try KnobJournal(path: ownership.journalPath)
-        let settings = settings
-        let log = log
         var recorder: PolicyRecorder?
         if let path = settings.recordPath {
             recorder = try PolicyRecorder(path: path, settings: settings.policy, log: log)
         }
-        var threads = [
-            try WorkerThread("fm-mover") { [self] in
-                let reclaimer = GroupReclaimer(
-                    journal: journal, log: log, hold: settings.limitHold)
-                movePages(
-                    PageMover(
-                        reclaimer: settings.policy.reclaimsShared ? reclaimer : nil,
-                        isDryRun: settings.isDryRun))
-            }
-        ]
+        var threads = [try WorkerThread("fm-mover") { [self] in movePages(engine(journal)) }]
         for number in 0..<Limits.recallThreads {
             threads.append(
                 try WorkerThread("fm-recall-\(number)") { [self] in recallPages(PageRecaller()) })
@@ -135,12 +134,37 @@ package final class Controller: Sendable {
         for thread in threads { thread.join() }
     }
 
-    private func movePages(_ mover: PageMover) {
+    /// The engine that was chosen. What MGLRU had at the start and has no more is logged, and the generic one used.
+    private func engine(_ journal: KnobJournal) -> any PageEngine {
+        let reclaimer =
+            settings.policy.reclaimsShared
+            ? GroupReclaimer(journal: journal, log: log, hold: settings.limitHold) : nil
+        if choice.kind == .mglru {
+            do throws(GenerationError) {
+                return GenerationMover(
+                    control: try GenerationControl(), reclaimer: reclaimer,
+                    isDryRun: settings.isDryRun, log: log)
+            } catch {
+                log.error("engine_failed", ["engine": "mglru", "error": error.description])
+            }
+        }
+        return PageMover(reclaimer: reclaimer, isDryRun: settings.isDryRun)
+    }
+
+    private func movePages(_ mover: any PageEngine) {
         working.add(1, ordering: .acquiringAndReleasing)
         defer { working.subtract(1, ordering: .acquiringAndReleasing) }
         while !actions.isFinished {
-            guard let item = actions.take(timeout: 1_000_000_000) else { continue }
+            guard let work = actions.take(timeout: 1_000_000_000) else { continue }
             let start = monotonicNow()
+            guard case .decision(let item) = work else {
+                if case .census(let container) = work {
+                    let sizes = mover.segments(of: container)
+                    container.state.withLock { $0.sizes = sizes }
+                }
+                _ = inbox.put(.censused(duration: monotonicNow() - start))
+                continue
+            }
             let report = mover.perform(
                 item.decision.action, on: item.container, epoch: item.epoch)
             _ = inbox.put(.report(item, report, duration: monotonicNow() - start))

@@ -23,6 +23,10 @@ package struct MovementLedger: Equatable, Sendable {
     package internal(set) var hot = PageCount.zero
     package internal(set) var recalled = PageCount.zero
     package internal(set) var reclaimed = ByteCount.zero
+    package internal(set) var fileDropped = ByteCount.zero
+    /// Orders to the kernel's generations that failed, and Puckets that it merged.
+    package internal(set) var generationErrors: UInt64 = 0
+    package internal(set) var generationMerges: UInt64 = 0
 }
 
 /// A container as the engine holds it. Pages and processes belong to the thread that moves pages (the
@@ -41,6 +45,9 @@ final class EngineContainer: Sendable {
         var pages: [ProcessIdentity: ProcessPages] = [:]
         /// The halt count at which the working set was last noted.
         var episode: UInt64?
+        var generations = GenerationMarks()
+        /// As of the last census.
+        var sizes: SegmentSizes?
         var ledger = MovementLedger()
     }
     let state = Mutex(Pages())
@@ -84,11 +91,46 @@ final class EngineContainer: Sendable {
         state.withLock { body(&$0.pages[process.identity, default: ProcessPages()]) }
     }
 
+    /// Ends an action's report: what the group uses now, and the ledger.
+    func finish(_ report: inout ActionReport) {
+        report.measure = measure()
+        let done = report
+        state.withLock { state in
+            state.ledger.released += done.released
+            state.ledger.hot += done.hot
+            state.ledger.written += done.written.pages
+            state.ledger.fileDropped += done.fileDropped
+            state.ledger.generationMerges = state.generations.merges
+        }
+    }
+
+    /// What a recall brings back, noted once for each drain (`epoch` is its halt count): what is local when it begins. A window that is
+    /// open then has not told the hot pages, so all of it may be needed. What was read back for the last requests and is still not
+    /// mapped was not needed: it leaves the working set.
+    func noteWorkingSetsOnce(_ epoch: UInt64, using reader: PageMapReader) {
+        let isNew = state.withLock { state in
+            defer { state.episode = epoch }
+            return state.episode != epoch
+        }
+        guard isNew else { return }
+        for process in processes() {
+            guard let census = try? process.census(using: reader) else { continue }
+            update(process) { pages in
+                let unknown = pages.marked.intersection(census.swapped)
+                pages.workingSet = census.present.union(unknown.subtracting(pages.recalled))
+                pages.recalled = PageRuns()
+            }
+        }
+    }
+
+    /// Swap cache: written out, and still in local memory; nil when the kernel does not say.
+    func waitingBytes() -> ByteCount? { (try? group.use())?.swapCached }
+
     /// What the group uses now; nil when it is gone.
     func measure() -> ContainerMeasure? {
         guard let use = try? group.use() else { return nil }
         return ContainerMeasure(
             local: use.local, far: use.far, anonymous: use.anonymous, refaults: use.refaults,
-            file: use.file)
+            file: use.file, segments: state.withLock { $0.sizes })
     }
 }

@@ -9,6 +9,7 @@ package enum EngineChoice: String, CaseIterable, Sendable {
 /// Every knob of the engine beside those of the policy.
 package struct EngineSettings: Equatable, Sendable {
     package var policy = PolicySettings()
+    /// How pages are moved.
     package var engine = EngineChoice.auto
     /// What is set for functions by the patterns of their names; later ones come first.
     package var functionRules: [FunctionRule] = []

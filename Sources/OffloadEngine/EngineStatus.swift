@@ -18,6 +18,8 @@ package struct ContainerStatus: Equatable, Sendable {
     package var hot = ByteCount.zero
     package var windowIsOpen: Bool
     package var semiWarmDelay: Nanoseconds
+    /// When this was put together, on the clock of `SegmentSizes.measuredAt`.
+    package var reportedAt: Nanoseconds
 }
 
 /// What the engine counts since its start.
@@ -31,6 +33,8 @@ package struct EngineCounters: Equatable, Sendable {
     package var released = PageCount.zero
     package var hot = PageCount.zero
     package var recalled = PageCount.zero
+    /// File cache that reclaim dropped beside offloaded pages.
+    package var fileDropped = ByteCount.zero
     package var halts: UInt64 = 0
     package var restored: UInt64 = 0
     /// Decisions per rule.
@@ -39,9 +43,7 @@ package struct EngineCounters: Equatable, Sendable {
 
 /// The engine at one moment, published by the control thread.
 package struct EngineStatus: Equatable, Sendable {
-    /// "generic": page maps and process_madvise.
-    package var engine = "generic"
-    package var engineReason = ""
+    package var engine = EngineSelection(kind: .generic, reason: "")
     package var policy = PolicyKind.farmem
     package var controlGroups = ""
     package var isDryRun = false

@@ -16,6 +16,10 @@ extension EngineStatus {
             family(name, kind, help)
             sample(name, "", value)
         }
+        family("engine", "gauge", "1 for the engine that is in use.")
+        for kind in EngineKind.allCases {
+            sample("engine", "{engine=\"\(kind.rawValue)\"}", engine.kind == kind ? 1 : 0)
+        }
         single("containers", "gauge", "Containers known.", UInt64(containers.count))
         single("paused", "gauge", "1 while a guard pauses all offloading.", pausedBy == nil ? 0 : 1)
         single("far_free_bytes", "gauge", "Swap space that is free.", farFree?.bytes)
@@ -28,6 +32,9 @@ extension EngineStatus {
         single(
             "recalled_bytes_total", "counter", "Bytes that were prefetched.",
             ByteCount(pages: counters.recalled).bytes)
+        single(
+            "file_dropped_bytes_total", "counter", "File cache dropped beside offloaded pages.",
+            counters.fileDropped.bytes)
         single(
             "hot_pages_total", "counter", "Pages that an open window found in use.",
             counters.hot.pages)
@@ -50,11 +57,45 @@ extension EngineStatus {
         for item in containers {
             sample("container_far_bytes", labels(item), item.measure?.far?.bytes)
         }
+        family("container_file_bytes", "gauge", "File cache of a container.")
+        for item in containers {
+            sample("container_file_bytes", labels(item), item.measure?.file?.bytes)
+        }
+        segments()
         family("container_refaults_total", "counter", "Pages read back by a container.")
         for item in containers {
             sample("container_refaults_total", labels(item), item.measure?.refaults)
         }
         return text
+        func segments() {
+            let parts: [(String, (SegmentSizes) -> SegmentSize)] = [
+                ("runtime", { $0.runtime }), ("init", { $0.initialization }),
+                ("execution", { $0.execution }),
+            ]
+            for (place, value) in [
+                ("local", { (size: SegmentSize) in size.local }), ("far", { $0.far }),
+            ] {
+                family(
+                    "container_segment_\(place)_bytes", "gauge",
+                    "Anonymous memory of a segment, \(place), as of the last census.")
+                for item in containers {
+                    guard let sizes = item.measure?.segments else { continue }
+                    for (name, part) in parts {
+                        sample(
+                            "container_segment_\(place)_bytes", labels(item, segment: name),
+                            value(part(sizes))?.bytes)
+                    }
+                }
+            }
+            family("container_hot_bytes", "gauge", "Pages that the last window found in use.")
+            for item in containers {
+                sample("container_hot_bytes", labels(item), item.measure?.segments?.hot?.bytes)
+            }
+        }
+    }
+
+    private func labels(_ container: ContainerStatus, segment: String) -> String {
+        "\(labels(container).dropLast()),segment=\"\(segment)\"}"
     }
 
     private func labels(_ container: ContainerStatus) -> String {

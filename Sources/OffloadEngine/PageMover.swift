@@ -13,11 +13,11 @@ import Synchronization
 // has nothing to write and frees the page at once.
 
 /// Moves pages of containers. Belongs to one thread.
-final class PageMover {
+final class PageMover: PageEngine {
     /// Pages between two looks at the halt count: 2 MiB, about 2 ms of work.
     private static let piecePages: UInt64 = 512
 
-    private let reader = PageMapReader()
+    let reader = PageMapReader()
     private let reclaimer: GroupReclaimer?
     private let isDryRun: Bool
     /// Until then pages are freed through the group, for touching did not free them.
@@ -46,24 +46,8 @@ final class PageMover {
         } else if case .drain = action {
             report.isExhausted = true
         }
-        report.measure = container.measure()
-        let (released, hot, written) = (report.released, report.hot, report.written.pages)
-        container.state.withLock {
-            $0.ledger.released += released
-            $0.ledger.hot += hot
-            $0.ledger.written += written
-        }
+        container.finish(&report)
         return report
-    }
-
-    private struct Pass {
-        let container: EngineContainer
-        let epoch: UInt64
-        /// Swap entries whose page may still be in the swap cache; nil when unknown.
-        var waiting: UInt64?
-        /// Touching would not free them now.
-        var mustNotTouch = false
-        var isHalted: Bool { container.epoch != epoch }
     }
 
     // MARK: Puckets
@@ -221,12 +205,8 @@ final class PageMover {
     private func drain(_ grant: ByteCount, _ pass: Pass, _ report: inout ActionReport) {
         let container = pass.container
         let processes = container.processes()
-        let isNewEpisode = container.state.withLock { state in
-            defer { state.episode = pass.epoch }
-            return state.episode != pass.epoch
-        }
         let before = processes.map { container.pages(of: $0) }
-        if isNewEpisode { noteWorkingSets(processes, container) }
+        container.noteWorkingSetsOnce(pass.epoch, using: reader)
         var candidates = before.reduce(UInt64(0)) { $0 + $1.marked.pages }
         settle(processes, pass, &report) { $0.marked }
         if report.wasHalted { return }
@@ -245,20 +225,6 @@ final class PageMover {
             if report.wasHalted { return }
         }
         report.isExhausted = candidates == 0
-    }
-
-    /// What a recall brings back: what is local when the drain begins. A window that is open then has not told
-    /// the hot pages, so all of it may be needed. What was read back for the last requests and is still not
-    /// mapped was not needed: it leaves the working set.
-    private func noteWorkingSets(_ processes: [TargetProcess], _ container: EngineContainer) {
-        for process in processes {
-            guard let census = try? process.census(using: reader) else { continue }
-            container.update(process) { pages in
-                let unknown = pages.marked.intersection(census.swapped)
-                pages.workingSet = census.present.union(unknown.subtracting(pages.recalled))
-                pages.recalled = PageRuns()
-            }
-        }
     }
 
     private func reclaim(_ amount: ByteCount, _ pass: Pass, _ report: inout ActionReport) {

@@ -7,12 +7,15 @@ import Telemetry
 package enum ControllerError: Error, Equatable, CustomStringConvertible {
     /// Another process holds the state directory.
     case alreadyRuns(directory: String)
+    /// The kernel lacks what the engine needs.
+    case engineUnavailable(EngineKind, String)
     case system(SystemError)
 
     package var description: String {
         switch self {
         case .alreadyRuns(let directory):
             "another offloadd uses \(directory); stop it first, or give --state-dir"
+        case .engineUnavailable(let engine, let reason): "engine \(engine.rawValue): \(reason)"
         case .system(let error): "\(error)"
         }
     }

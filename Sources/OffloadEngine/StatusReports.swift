@@ -9,8 +9,8 @@ extension EngineStatus {
         let far = containers.reduce(UInt64(0)) { $0 + ($1.measure?.far?.bytes ?? 0) }
         return [
             "schema": 1,
-            "engine": JSONValue(engine),
-            "engine_reason": JSONValue(engineReason),
+            "engine": JSONValue(engine.kind.rawValue),
+            "engine_reason": JSONValue(engine.reason),
             "policy": JSONValue(policy.rawValue),
             "cgroup": JSONValue(controlGroups),
             "dry_run": JSONValue(isDryRun),
@@ -25,6 +25,7 @@ extension EngineStatus {
             "written_bytes": JSONValue(ByteCount(pages: counters.written).bytes),
             "released_bytes": JSONValue(ByteCount(pages: counters.released).bytes),
             "recalled_bytes": JSONValue(ByteCount(pages: counters.recalled).bytes),
+            "file_dropped_bytes": JSONValue(counters.fileDropped.bytes),
             "events": JSONValue(counters.events),
             "events_dropped": JSONValue(counters.eventsDropped),
             "events_of_unknown_containers": JSONValue(counters.eventsOfUnknown),
@@ -55,6 +56,7 @@ extension ContainerStatus {
             "init_pucket_bytes": JSONValue(initialization.bytes),
             "waiting_bytes": JSONValue(waiting.bytes),
             "hot_bytes": JSONValue(hot.bytes),
+            "segments": segmentsJSON,
             "window_open": JSONValue(windowIsOpen),
             "semi_warm_delay_ms": JSONValue(semiWarmDelay.milliseconds),
             "refaults": optional(measure?.refaults),
@@ -62,6 +64,29 @@ extension ContainerStatus {
             "released_bytes": JSONValue(ByteCount(pages: ledger.released).bytes),
             "recalled_bytes": JSONValue(ByteCount(pages: ledger.recalled).bytes),
             "hot_touches": JSONValue(ledger.hot.pages),
+            "file_dropped_bytes": JSONValue(ledger.fileDropped.bytes),
+            "generation_merges": JSONValue(ledger.generationMerges),
+            "generation_errors": JSONValue(ledger.generationErrors),
+        ]
+    }
+}
+
+extension ContainerStatus {
+    /// Null until the first census.
+    private var segmentsJSON: JSONValue {
+        guard let sizes = measure?.segments else { return .null }
+        func segment(_ size: SegmentSize) -> JSONValue {
+            ["local_bytes": optional(size.local?.bytes), "far_bytes": optional(size.far?.bytes)]
+        }
+        let local = [sizes.runtime, sizes.initialization, sizes.execution].map(\.local)
+        let known = local.contains(nil) ? nil : local.reduce(UInt64(0)) { $0 + ($1?.bytes ?? 0) }
+        let anonymous = measure?.anonymous.bytes ?? 0
+        return [
+            "runtime": segment(sizes.runtime), "init": segment(sizes.initialization),
+            "execution": segment(sizes.execution), "hot_bytes": optional(sizes.hot?.bytes),
+            "waiting_bytes": optional(sizes.waiting?.bytes),
+            "shared_bytes": optional(known.map { anonymous - min(anonymous, $0) }),
+            "age_ms": JSONValue(max(0, (reportedAt - sizes.measuredAt).milliseconds)),
         ]
     }
 }

@@ -7,7 +7,7 @@ package import FarMemory
 package struct SegmentSize: Equatable, Sendable {
     /// Bytes in local memory.
     package var local: ByteCount?
-    /// Bytes in far memory only.
+    /// Bytes written out and unmapped. Some of them may still have their copy in local memory: see `SegmentSizes.waiting`.
     package var far: ByteCount?
 
     package init(local: ByteCount?, far: ByteCount?) {

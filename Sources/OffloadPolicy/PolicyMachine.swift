@@ -309,7 +309,7 @@ package struct PolicyMachine: Sendable {
         if let measure = report.measure { container.measure = measure }
         // What was given up, or comes twice, was settled.
         guard container.wasReported(report.action, at: now) else { return }
-        settle(report.action, written: report.written, at: now)
+        settle(report.action, written: max(report.written, report.reserved), at: now)
         switch report.action {
         case .drain:
             if report.isExhausted && !report.wasHalted { container.isExhausted = true }
@@ -319,7 +319,9 @@ package struct PolicyMachine: Sendable {
             noteRelease(report, scope, &container)
         case .examine(_, let grant):
             // The kernel found no more: the rest of the estimate is not there.
-            if report.wasHalted || report.written < grant { container.examineOwed = 0 }
+            if report.wasHalted || max(report.written, report.reserved) < grant {
+                container.examineOwed = 0
+            }
         case .reclaim, .snapshot, .halt, .recall, .forget, .pullBack,
             .startColdPageout, .stopColdPageout:
             break

@@ -142,6 +142,10 @@ package struct ActionReport: Equatable, Sendable {
     package var action: Action
     /// Bytes of a grant that were written out.
     package var written = ByteCount.zero
+    /// Bytes of a grant that a later release may write out: an engine that writes at a window's end.
+    package var reserved = ByteCount.zero
+    /// File cache that went with them: saved, and not offloaded.
+    package var fileDropped = ByteCount.zero
     /// Pages that left, and pages that had been touched in the window.
     package var released = PageCount.zero
     package var hot = PageCount.zero

@@ -65,6 +65,7 @@ let runCommand = Command(
         [
             "listen": endpoint.description, "cgroup": groups.version.rawValue,
             "policy": settings.policy.kind.rawValue, "dry_run": settings.isDryRun,
+            "engine": controller.status().engine.kind.rawValue,
         ])
     while signals.next() == nil {
         _ = try waitReady(signals.descriptor.rawValue, .readable, timeout: -1)

@@ -26,6 +26,7 @@ package struct FuzzTarget: Sendable {
         FuzzTarget(name: "runtime-answers", run: fuzzRuntimeAnswers),
         FuzzTarget(name: "runtime-events", run: fuzzRuntimeEvents),
         FuzzTarget(name: "container-names", run: fuzzContainerNames),
+        FuzzTarget(name: "generations", run: fuzzGenerations),
     ]
 }
 
