@@ -133,7 +133,7 @@ let package = Package(
             "OffloadEngine", "OffloadPolicy", "PolicyOptions", "ContainerDiscovery", "Containers",
             "HTTPEndpoint",
             "CommandLineKit",
-            "LinuxSystem", "Telemetry", "JSONText", "FarMemory",
+            "LinuxSystem", "Telemetry", "JSONText", "FarMemory", "SwapDevice",
         ]),
         program("fngateway", [
             "Gateway", "Containers", "HTTPEndpoint", "CommandLineKit", "LinuxSystem", "Telemetry", "JSONText",

@@ -83,7 +83,10 @@ package struct ReferenceAnswers: Sendable {
         return response.body
     }
 
-    func verify(_ name: String, _ seed: UInt64, _ body: [UInt8]) -> RequestResult.Outcome {
+    /// Whether an answer is what the function gave first, and right in itself.
+    package func verify(
+        _ name: String, _ seed: UInt64, _ body: [UInt8]
+    ) -> RequestResult.Outcome {
         let function = Self.base(of: name)
         if let fault = AnswerCheck.fault(of: function, seed: seed, body) { return .wrong(fault) }
         return body == bodies["\(function)/\(seed)"] ? .right : .wrong("differs from the reference")

@@ -18,6 +18,8 @@ struct ControlLoop {
     private var measuredAt: Int64 = 0
     private var flushedAt: Int64 = 0
     private var censuses = CensusSchedule()
+    private var pullBacksLeft = 0
+    private var refreshedAt: Int64 = 0
     private var refaultsSeen: [ContainerHandle: UInt64] = [:]
     private let startedAt = wallClockNow()
     private let recorder: PolicyRecorder?
@@ -73,11 +75,18 @@ struct ControlLoop {
             feed(.reported(report), item.container.handle, at: Nanoseconds(monotonicNow()))
         case .recalled(let item, let pages, let duration):
             counters.recalled += pages
+            if item.decision.action == .pullBack { pullBacksLeft -= 1 }
             var record = record(item.decision, item.container)
             record.recalled = pages
             record.duration = Nanoseconds(duration)
             controller.decisions.append(record)
         case .censused(let duration): censuses.done(at: monotonicNow(), took: duration)
+        case .maintenance(let isOn):
+            controller.inMaintenance.store(isOn, ordering: .relaxed)
+            var decisions: [Decision] = []
+            policy.setMaintenance(isOn, at: Nanoseconds(monotonicNow()), into: &decisions)
+            for decision in decisions { carryOut(decision) }
+            publish()
         case .stop: break
         }
     }
@@ -104,11 +113,24 @@ struct ControlLoop {
         case .initDone:
             measure(handle, at: now)
             feed(.initDone(recycledAt: recycledAt), handle, at: now)
-        case .requestStart: feed(.requestStarted, handle, at: now)
+        case .requestStart:
+            containers[handle]?.noteRequest(begins: true)
+            feed(.requestStarted, handle, at: now)
         case .requestEnd:
+            noteWake(handle)
             measure(handle, at: now)
             feed(.requestEnded(recycledAt: recycledAt, latency: event.latency), handle, at: now)
         case .containerStopped: end(handle, at: now)
+        }
+    }
+
+    /// What a request that woke the container touched is noted before the end of the request lets anything be unmapped.
+    private mutating func noteWake(_ handle: ContainerHandle) {
+        guard let container = containers[handle] else { return }
+        container.noteRequest(begins: false)
+        let isWaking = container.state.withLock { $0.pages.values.contains { $0.isWaking } }
+        if isWaking && !controller.actions.put(.noteWake(container)) {
+            counters.actionsDropped += 1
         }
     }
 
@@ -177,11 +199,19 @@ struct ControlLoop {
             controller.decisions.append(record(decision, container))
         case .recall:
             let item = WorkItem(container: container, decision: decision, epoch: container.epoch)
-            if !controller.recalls.put(item) { counters.actionsDropped += 1 }
+            let threads = Limits.recallThreads
+            let job = RecallJob(item, threads: threads, at: monotonicNow())
+            for _ in 0..<threads where !controller.recalls.put(job) {
+                counters.actionsDropped += 1
+                _ = job.leave()
+            }
         case .snapshot, .examine, .release, .drain, .reclaim, .startColdPageout, .stopColdPageout,
             .pullBack:
             let item = WorkItem(container: container, decision: decision, epoch: container.epoch)
-            guard !controller.actions.put(.decision(item)) else { return }
+            guard !controller.actions.put(.decision(item)) else {
+                if decision.action == .pullBack { pullBacksLeft += 1 }
+                return
+            }
             counters.actionsDropped += 1
             var report = ActionReport(action: decision.action)
             report.wasHalted = true
@@ -237,8 +267,12 @@ struct ControlLoop {
             for handle in containers.keys.sorted() { measure(handle, at: moment) }
         }
         takeCensus(now)
+        if policy.settings.kind == .damon, now - refreshedAt >= 1_000_000_000 {
+            refreshedAt = now
+            _ = controller.actions.put(.refreshColdPageout)
+        }
         var decisions: [Decision] = []
-        let figures = host.look(at: now)
+        let figures = host.look(at: now, far: controller.farState)
         policy.tick(host: figures, at: moment, into: &decisions)
         recorder?.note(.tick(figures, at: moment), decisions)
         for decision in decisions { carryOut(decision) }
@@ -294,6 +328,10 @@ struct ControlLoop {
         status.farFree = host.measure.farFree
         status.farTotal = host.farTotal
         status.counters = counters
+        status.inMaintenance = controller.inMaintenance.load(ordering: .relaxed)
+        status.pullBacksLeft = pullBacksLeft
+        status.farIsConnected = host.measure.farIsConnected
+        status.farLatency = host.measure.farLatency
         status.containers = containers.values.compactMap(containerStatus)
             .sorted { $0.name < $1.name }
         let complete = status

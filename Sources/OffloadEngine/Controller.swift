@@ -13,6 +13,7 @@ enum Message: Sendable {
     case report(WorkItem, ActionReport, duration: Int64)
     case recalled(WorkItem, PageCount, duration: Int64)
     case censused(duration: Int64)
+    case maintenance(Bool)
     case stop
 }
 
@@ -29,6 +30,10 @@ enum Work: Sendable {
     case decision(WorkItem)
     /// Measure the segments.
     case census(EngineContainer)
+    /// See which processes DAMON is to watch now.
+    case refreshColdPageout
+    /// The request that woke it has ended: note what it touched.
+    case noteWake(EngineContainer)
 }
 
 /// The offload controller: takes events, asks the policy, has pages moved, and publishes what it knows.
@@ -39,25 +44,35 @@ package final class Controller: Sendable {
     let log: Logger
     let inbox: WorkQueue<Message>
     let actions: WorkQueue<Work>
-    let recalls: WorkQueue<WorkItem>
+    let recalls: WorkQueue<RecallJob>
     let published = Mutex<EngineStatus?>(nil)
     private let dropped = Atomic<UInt64>(0)
     private let working = Atomic<Int>(0)
     private let ownership: StateOwnership
     let choice: EngineSelection
+    /// Everything is to be local; said by the control thread.
+    let inMaintenance = Atomic<Bool>(false)
+    let farState: @Sendable () -> FarState?
     private let restored: UInt64
     package let decisions = DecisionLog(capacity: Limits.decisions)
 
     /// Takes the state directory (another controller there is `ControllerError.alreadyRuns`) and undoes
     /// what a former run left changed.
     package init(
-        settings: EngineSettings, groups: ControlGroups, log: Logger
+        settings: EngineSettings, groups: ControlGroups, log: Logger,
+        farState: @escaping @Sendable () -> FarState? = { nil }
     ) throws(ControllerError) {
+        self.farState = farState
         self.settings = settings
         self.groups = groups
         self.log = log
         choice = try EngineSelection.probe(settings.engine)
         ownership = try StateOwnership(directory: settings.stateDirectory)
+        let damon = ColdPageout(stateDirectory: settings.stateDirectory)
+        if damon.recover() { log.warn("damon_stopped", ["reason": "left by an earlier run"]) }
+        if settings.policy.kind == .damon {
+            do throws(ColdPageoutError) { try damon.check() } catch { throw .damon(error) }
+        }
         do throws(SystemError) {
             restored = try ownership.restore(groups: groups, log: log)
             inbox = try WorkQueue(capacity: Limits.inbox)
@@ -111,7 +126,9 @@ package final class Controller: Sendable {
         var threads = [try WorkerThread("fm-mover") { [self] in movePages(engine(journal)) }]
         for number in 0..<Limits.recallThreads {
             threads.append(
-                try WorkerThread("fm-recall-\(number)") { [self] in recallPages(PageRecaller()) })
+                try WorkerThread("fm-recall-\(number)") { [self] in
+                    recallPages(PageRecaller(mode: settings.policy.prefetch))
+                })
         }
         var control = ControlLoop(self, restored: restored, recorder: recorder)
         control.run()
@@ -154,20 +171,53 @@ package final class Controller: Sendable {
     private func movePages(_ mover: any PageEngine) {
         working.add(1, ordering: .acquiringAndReleasing)
         defer { working.subtract(1, ordering: .acquiringAndReleasing) }
+        let damon = ColdPageout(stateDirectory: settings.stateDirectory)
+        defer { damon.end() }
+        let returner = PageReturner(rate: settings.policy.bandwidth)
         while !actions.isFinished {
             guard let work = actions.take(timeout: 1_000_000_000) else { continue }
             let start = monotonicNow()
-            guard case .decision(let item) = work else {
-                if case .census(let container) = work {
-                    let sizes = mover.segments(of: container)
-                    container.state.withLock { $0.sizes = sizes }
-                }
+            let item: WorkItem
+            switch work {
+            case .decision(let decided): item = decided
+            case .census(let container):
+                let sizes = mover.segments(of: container)
+                container.state.withLock { $0.sizes = sizes }
                 _ = inbox.put(.censused(duration: monotonicNow() - start))
                 continue
+            case .refreshColdPageout:
+                try? damon.refresh()
+                continue
+            case .noteWake(let container):
+                container.noteWake(using: mover.reader)
+                continue
             }
+            if case .pullBack = item.decision.action {
+                let pages = returner.pullBack(item.container) {
+                    inMaintenance.load(ordering: .relaxed)
+                }
+                _ = inbox.put(.recalled(item, pages, duration: monotonicNow() - start))
+                continue
+            }
+            if !settings.isDryRun { watchCold(item, damon) }
             let report = mover.perform(
                 item.decision.action, on: item.container, epoch: item.epoch)
             _ = inbox.put(.report(item, report, duration: monotonicNow() - start))
+        }
+    }
+
+    private func watchCold(_ item: WorkItem, _ damon: ColdPageout) {
+        switch item.decision.action {
+        case .startColdPageout(let regions):
+            do throws(ColdPageoutError) {
+                try damon.start(item.container, regions)
+            } catch {
+                log.error(
+                    "damon_failed",
+                    ["container": item.container.name, "error": error.description])
+            }
+        case .stopColdPageout: damon.stop(item.container)
+        default: break
         }
     }
 
@@ -175,14 +225,16 @@ package final class Controller: Sendable {
         working.add(1, ordering: .acquiringAndReleasing)
         defer { working.subtract(1, ordering: .acquiringAndReleasing) }
         while !recalls.isFinished {
-            guard let item = recalls.take(timeout: 1_000_000_000) else { continue }
-            let start = monotonicNow()
-            var asked = PageCount.zero
-            if !settings.isDryRun {
-                asked = recaller.recall(
-                    item.container, deadline: start + settings.recallDeadline.nanoseconds)
+            guard let job = recalls.take(timeout: 1_000_000_000) else { continue }
+            guard !settings.isDryRun else {
+                if let none = job.leave() { _ = inbox.put(.recalled(job.item, none, duration: 0)) }
+                continue
             }
-            _ = inbox.put(.recalled(item, asked, duration: monotonicNow() - start))
+            let asked = recaller.recall(
+                job, deadline: job.start + settings.recallDeadline.nanoseconds)
+            guard let asked else { continue }
+            _ = inbox.put(.recalled(job.item, asked, duration: monotonicNow() - job.start))
+            recaller.watchOrder(job.item.container)
         }
     }
 }

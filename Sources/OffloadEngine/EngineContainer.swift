@@ -14,6 +14,11 @@ struct ProcessPages: Sendable {
     var workingSet = PageRuns()
     /// Read back ahead of a request since the last drain, and so far not touched as far as is known.
     var recalled = PageRuns()
+    /// What first requests after a drain need.
+    var wake = WakeRecord()
+    /// Such a request runs; what of the prefetched pages it was seen to touch, one look after the other.
+    var isWaking = false
+    var order: [PageRuns] = []
 }
 
 /// What moved, since the container began.
@@ -39,6 +44,7 @@ final class EngineContainer: Sendable {
     let group: MemoryGroup
     /// Raised by each halt: work that was issued before stops at its next piece.
     private let haltCount = Atomic<UInt64>(0)
+    private let running = Atomic<Int>(0)
 
     struct Pages: Sendable {
         var processes: [ProcessIdentity: TargetProcess] = [:]
@@ -60,6 +66,15 @@ final class EngineContainer: Sendable {
     }
 
     var epoch: UInt64 { haltCount.load(ordering: .acquiring) }
+    /// Requests run; said by the control thread.
+    var isServing: Bool { running.load(ordering: .relaxed) > 0 }
+    func noteRequest(begins: Bool) {
+        if begins {
+            running.add(1, ordering: .relaxed)
+        } else if isServing {
+            running.subtract(1, ordering: .relaxed)
+        }
+    }
     func halt() { haltCount.add(1, ordering: .acquiringAndReleasing) }
 
     /// The processes that run now. Those that ended are forgotten with their pages; new ones are

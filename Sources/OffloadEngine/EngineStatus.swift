@@ -53,6 +53,11 @@ package struct EngineStatus: Equatable, Sendable {
     package var pressurePermille: UInt64?
     package var farFree: ByteCount?
     package var farTotal: ByteCount?
+    /// Everything is to be local: `farmem drain`; and of how many containers it is not yet.
+    package var inMaintenance = false
+    package var pullBacksLeft = 0
+    package var farIsConnected: Bool?
+    package var farLatency: Nanoseconds?
     package var counters = EngineCounters()
     package var containers: [ContainerStatus] = []
 }

@@ -18,7 +18,7 @@ final class GenerationMover: PageEngine {
     private static let youngerGenerations: UInt64 = 2
 
     private let control: GenerationControl
-    private let reader = PageMapReader()
+    let reader = PageMapReader()
     private let reclaimer: GroupReclaimer?
     private let isDryRun: Bool
     private let log: Logger

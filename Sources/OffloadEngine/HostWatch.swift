@@ -1,6 +1,19 @@
 import Containers
-import FarMemory
+package import FarMemory
 import OffloadPolicy
+
+/// What far memory says of itself.
+package struct FarState: Equatable, Sendable {
+    /// Every device is served.
+    package var isConnected: Bool
+    /// What the slowest hundredth of the last second's loads took at least; nil when there were few.
+    package var latency: Nanoseconds?
+
+    package init(isConnected: Bool, latency: Nanoseconds?) {
+        self.isConnected = isConnected
+        self.latency = latency
+    }
+}
 
 /// Turns the host's cumulative pressure into a share of the time, over stretches of a second.
 struct HostWatch {
@@ -12,10 +25,13 @@ struct HostWatch {
     private var lookedAt = Int64.min
 
     /// The figures as of `now` (monotonic nanoseconds); read anew once a second.
-    mutating func look(at now: Int64) -> HostMeasure {
+    mutating func look(at now: Int64, far: () -> FarState?) -> HostMeasure {
         guard lookedAt == .min || now - lookedAt >= Self.stretch else { return measure }
         lookedAt = now
         take(HostMemory.read(), at: now)
+        let state = far()
+        measure.farIsConnected = state?.isConnected
+        measure.farLatency = state?.latency
         return measure
     }
 

@@ -17,6 +17,7 @@ protocol PageEngine {
     func perform(_ action: Action, on container: EngineContainer, epoch: UInt64) -> ActionReport
     /// The sizes of the container's segments now; nil when they cannot be told.
     func segments(of container: EngineContainer) -> SegmentSizes?
+    var reader: PageMapReader { get }
 }
 
 /// An action under way.

@@ -236,39 +236,3 @@ final class PageMover: PageEngine {
         pass.container.state.withLock { $0.ledger.reclaimed += moved }
     }
 }
-
-/// Reads working sets back. Each recall thread has its own.
-final class PageRecaller {
-    private static let piecePages: UInt64 = 2048
-    private let reader = PageMapReader()
-
-    /// Asks for the working set; stops at `deadline` (monotonic nanoseconds). Returns pages asked for.
-    func recall(_ container: EngineContainer, deadline: Int64) -> PageCount {
-        let (processes, pages) = container.state.withLock { ($0.processes, $0.pages) }
-        var asked: UInt64 = 0
-        for (identity, process) in processes {
-            guard let known = pages[identity], !known.workingSet.isEmpty,
-                let census = try? process.census(of: known.workingSet, using: reader)
-            else { continue }
-            var readBack = PageRuns()
-            census.swapped.forEachPiece(pages: Self.piecePages) { piece in
-                guard monotonicNow() < deadline,
-                    let done = try? process.advise(piece, .willNeed)
-                else { return false }
-                asked += done
-                readBack = readBack.union(piece)
-                return true
-            }
-            // They are local again, in the swap cache: what requests do not touch of them is to be released like
-            // the rest of a window, or it would stay for good.
-            let waiting = readBack
-            container.update(process) {
-                $0.marked = $0.marked.union(waiting)
-                $0.recalled = $0.recalled.union(waiting)
-            }
-        }
-        let total = PageCount(asked)
-        container.state.withLock { $0.ledger.recalled += total }
-        return total
-    }
-}

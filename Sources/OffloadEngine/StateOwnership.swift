@@ -9,6 +9,8 @@ package enum ControllerError: Error, Equatable, CustomStringConvertible {
     case alreadyRuns(directory: String)
     /// The kernel lacks what the engine needs.
     case engineUnavailable(EngineKind, String)
+    /// DAMON is to decide, and cannot.
+    case damon(ColdPageoutError)
     case system(SystemError)
 
     package var description: String {
@@ -16,6 +18,7 @@ package enum ControllerError: Error, Equatable, CustomStringConvertible {
         case .alreadyRuns(let directory):
             "another offloadd uses \(directory); stop it first, or give --state-dir"
         case .engineUnavailable(let engine, let reason): "engine \(engine.rawValue): \(reason)"
+        case .damon(let error): error.description
         case .system(let error): "\(error)"
         }
     }

@@ -5,14 +5,16 @@ enum FarmemCommand {
     static let root = Command(
         name: "farmem", summary: "look at far memory and measure it",
         subcommands: [
-            statusCommand, topCommand, containersCommand, eventsCommand, doctorCommand, bench,
+            statusCommand, topCommand, containersCommand, eventsCommand, doctorCommand,
+            drainCommand, bench,
             simulateCommand, replayCommand,
         ])
 
     private static let bench = Command(
         name: "bench", summary: "measure",
         subcommands: [
-            benchFunctionsCommand, BenchSwapCommand.command, BenchIntegrityCommand.command,
+            benchFunctionsCommand, benchWakeUpCommand, BenchSwapCommand.command,
+            BenchIntegrityCommand.command,
             BenchIntegrityCommand.worker, BenchRDMACommand.command, BenchRatioCommand.command,
             BenchPolicyCommand.command,
         ])

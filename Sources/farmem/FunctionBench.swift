@@ -46,15 +46,15 @@ struct FunctionBench: Sendable {
         return outcome
     }
 
-    private func say(_ text: String) { printError("farmem: \(text)") }
+    func say(_ text: String) { printError("farmem: \(text)") }
 
-    private func checkCancelled() throws {
+    func checkCancelled() throws {
         if cancellation.isCancelled { throw CommandFailure(.tryAgain, "interrupted") }
     }
 
     /// What a benchmark that was killed left behind: a device of our name in our own runtime directory, and pools. The lock
     /// says that no other benchmark runs.
-    private func cleanLeftovers(_ processes: BenchProcesses) {
+    func cleanLeftovers(_ processes: BenchProcesses) {
         defer {
             for name in (try? directoryEntries("/dev/shm")) ?? []
             where name.hasPrefix(Self.poolPrefix) { try? removePool("/dev/shm/\(name)") }
@@ -69,7 +69,7 @@ struct FunctionBench: Sendable {
         }
     }
 
-    private func collectReference(_ processes: BenchProcesses) throws -> ReferenceAnswers {
+    func collectReference(_ processes: BenchProcesses) throws -> ReferenceAnswers {
         let gateway = try startGateway(processes, offloads: false)
         let reference = ReferenceAnswers.collect(
             functions: schedule.functions,
@@ -141,11 +141,11 @@ struct FunctionBench: Sendable {
     }
 
     /// Ends what runs; a problem is a failure here, for the next phase must not begin with it.
-    private func stopAll(_ processes: BenchProcesses) throws {
+    func stopAll(_ processes: BenchProcesses) throws {
         if let problem = processes.tearDown().first { throw CommandFailure(.systemError, problem) }
     }
 
-    private func startGateway(_ processes: BenchProcesses, offloads: Bool) throws -> Endpoint {
+    func startGateway(_ processes: BenchProcesses, offloads: Bool) throws -> Endpoint {
         let socket = "\(processes.directory)/gateway.sock"
         let keepAlive = settings.compressed(settings.keepAlive)
         try processes.start(
@@ -164,7 +164,7 @@ struct FunctionBench: Sendable {
     }
 
     /// The memory server, the swap device on it, and the controller with its delays compressed like the trace.
-    private func startOffloading(
+    func startOffloading(
         _ processes: BenchProcesses, _ variant: PolicyVariant
     ) throws -> Endpoint {
         let url = try settings.farMemory ?? startMemoryServer(processes)

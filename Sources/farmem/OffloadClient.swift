@@ -33,6 +33,22 @@ struct OffloadClient {
         }
     }
 
+    /// Gives an order; throws what the controller says against it.
+    func post(_ path: String, _ body: JSONValue) throws(CommandFailure) {
+        let response: HTTPResponse
+        do throws(HTTPClientError) {
+            response = try client.request(
+                "POST", path, body: body.renderedBytes(), timeout: .seconds(5))
+        } catch {
+            throw CommandFailure(
+                .peerUnavailable, "\(error); start it with: offloadd run, or give --offloadd")
+        }
+        guard response.status == 204 else {
+            let reason = (try? JSONValue.parse(response.body))?["error"]?.string
+            throw CommandFailure(.tryAgain, reason ?? "status \(response.status)")
+        }
+    }
+
     private func parse(_ body: [UInt8]) throws(HTTPClientError) -> JSONValue {
         do throws(JSONError) {
             return try JSONValue.parse(body)

@@ -2,12 +2,14 @@ import HTTPEndpoint
 import JSONText
 import OffloadEngine
 
-/// Answers the HTTP API: GET /healthz, /metrics, /v1/status, /v1/containers, /v1/events?since=SEQ; POST /v1/events.
+/// Answers the HTTP API: GET /healthz, /metrics, /v1/status, /v1/containers, /v1/events?since=SEQ; POST /v1/events, /v1/maintenance.
 /// Any thread; never waits for the control thread.
 func answer(_ request: HTTPRequest, _ controller: Controller) -> HTTPResponse {
     switch request.path {
     case "/v1/events" where request.method == "POST": return takeEvents(request, controller)
     case "/v1/events": return onlyGet(request) { giveEvents(request, controller) }
+    case "/v1/maintenance" where request.method == "POST":
+        return takeMaintenance(request, controller)
     case "/healthz": return onlyGet(request) { .text("ok\n") }
     case "/metrics": return onlyGet(request) { .metrics(controller.status().metrics) }
     case "/v1/status": return onlyGet(request) { .json(controller.status().json) }
@@ -30,6 +32,18 @@ private func takeEvents(_ request: HTTPRequest, _ controller: Controller) -> HTT
         return .noContent
     } catch {
         return .error(400, error.description)
+    }
+}
+
+private func takeMaintenance(_ request: HTTPRequest, _ controller: Controller) -> HTTPResponse {
+    guard let isOn = (try? JSONValue.parse(request.body))?["on"]?.bool else {
+        return .error(400, "\"on\" must be true or false")
+    }
+    do throws(MaintenanceError) {
+        try controller.setMaintenance(isOn)
+        return .noContent
+    } catch {
+        return .error(503, error.description)
     }
 }
 

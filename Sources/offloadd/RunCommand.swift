@@ -105,7 +105,8 @@ func openController(
     _ settings: EngineSettings, _ groups: ControlGroups, _ log: Logger
 ) throws -> Controller {
     do throws(ControllerError) {
-        return try Controller(settings: settings, groups: groups, log: log)
+        let far = FarWatch()
+        return try Controller(settings: settings, groups: groups, log: log) { far.look() }
     } catch {
         if case .alreadyRuns = error { throw CommandFailure(.tryAgain, error.description) }
         throw CommandFailure(.systemError, error.description)

@@ -112,6 +112,35 @@ struct OffloadTests {
         }
     }
 
+    @Test func aDrainBringsEverythingBackAndNothingLeavesUntilItIsTakenBack() throws {
+        try inWorld { world in
+            _ = try world.startController()
+            let worker = try world.startWorker("m", mebibytes: 64)
+            try world.send("container_started")
+            try world.send("init_done")
+            try world.wait(30, "the idle container is drained") {
+                try world.container()?["state"]?.string == "drained"
+            }
+            #expect((try world.container()?["far_bytes"]?.integer ?? 0) > 48 << 20)
+            let socket = "unix:\(world.directory.file("offloadd.sock"))"
+            let drain = try TestProcess("farmem", ["drain", "--offloadd", socket])
+            #expect(try drain.wait(seconds: 60) == .exited(0), "\(drain.standardError)")
+            #expect((try world.container()?["far_bytes"]?.integer ?? .max) < 4 << 20)
+            #expect(try world.get("/v1/status")["paused_by"]?.string == "maintenance")
+            // A request comes and goes; it stays local.
+            try world.send("request_start")
+            #expect(try worker.touch(first: 0, count: 16384) == 0)
+            try world.send("request_end")
+            sleepNanoseconds(2_500_000_000)
+            #expect((try world.container()?["far_bytes"]?.integer ?? .max) < 4 << 20)
+            let off = try TestProcess("farmem", ["drain", "--off", "--offloadd", socket])
+            #expect(try off.wait(seconds: 20) == .exited(0))
+            try world.wait(30, "it is drained again") {
+                (try world.container()?["far_bytes"]?.integer ?? 0) > 48 << 20
+            }
+        }
+    }
+
     @Test func nonsenseIsRefusedAndTheStatusStaysReadable() throws {
         try inWorld { world in
             _ = try world.startController(["--dry-run"])

@@ -1,0 +1,179 @@
+import Containers
+import FarMemory
+import Glibc
+package import LinuxSystem
+import OffloadPolicy
+import Synchronization
+import Telemetry
+
+// DAMON's own pageout, as a baseline: one kernel thread (kdamond) watches the address spaces of all containers that asked for it and
+// pages out regions that nobody accessed for a while. Documentation/admin-guide/mm/damon/usage.rst.
+//
+// There may be other users of DAMON on the host. A kdamond that is there already is theirs: it is never touched, and nothing is started
+// beside it, for the kernel lets nobody add one while another runs. Ours is written down before it is made, so that the next start after
+// a crash can end it, and it alone: the record holds the thread's pid, and DAMON's files must still say that pid.
+
+/// Why DAMON cannot be used.
+package enum ColdPageoutError: Error, Equatable, CustomStringConvertible {
+    case missing(path: String)
+    /// Somebody else uses it.
+    case busy(kdamonds: UInt64)
+    case system(SystemError)
+
+    package var description: String {
+        switch self {
+        case .missing(let path):
+            "\(path) is not there: the kernel needs CONFIG_DAMON_SYSFS and CONFIG_DAMON_VADDR (5.18 or later)"
+        case .busy(let count):
+            "DAMON is in use: \(count) kdamond\(count == 1 ? "" : "s") of somebody else; stop what uses it first"
+        case .system(let error): error.description
+        }
+    }
+}
+
+/// Our kdamond. Belongs to the mover thread; `recover` to whoever starts the controller.
+package final class ColdPageout {
+    private let root: String
+    private let record: String
+    private var regions: ColdRegions?
+    private var containers: [ContainerHandle: EngineContainer] = [:]
+    private var targets: [Int32] = []
+
+    /// `root`: DAMON's directory; `stateDirectory`: where a running kdamond is written down.
+    package init(
+        stateDirectory: String, root: String = "/sys/kernel/mm/damon/admin/kdamonds"
+    ) {
+        self.root = root
+        record = "\(stateDirectory)/damon"
+    }
+
+    /// Whether DAMON is there and nobody uses it. Changes nothing.
+    package func check() throws(ColdPageoutError) {
+        guard let count = number("nr_kdamonds") else {
+            throw .missing(path: root)
+        }
+        guard count == 0 || isOurs else { throw .busy(kdamonds: count) }
+    }
+
+    /// Ends a kdamond that a former run left; true when there was one.
+    package func recover() -> Bool {
+        guard fileExists(record) else { return false }
+        let ours = isOurs
+        if ours { end() }
+        try? replaceFile(record, with: "")
+        return ours
+    }
+
+    private var isOurs: Bool {
+        guard let text = try? readSmallText(record), let pid = Int32(trimmed(text)), pid > 0
+        else { return false }
+        return number("0/pid").map { Int32(truncatingIfNeeded: $0) } == pid
+    }
+
+    func start(_ container: EngineContainer, _ regions: ColdRegions) throws(ColdPageoutError) {
+        self.regions = regions
+        containers[container.handle] = container
+        try refresh()
+    }
+
+    func stop(_ container: EngineContainer) {
+        guard containers.removeValue(forKey: container.handle) != nil else { return }
+        try? refresh()
+    }
+
+    /// Lets DAMON watch the processes that run now; ends it when there is none.
+    func refresh() throws(ColdPageoutError) {
+        guard let regions else { return }
+        var pids: [Int32] = []
+        for (handle, container) in containers {
+            guard container.group.isCurrent else {
+                containers[handle] = nil
+                continue
+            }
+            pids += container.processes().map(\.identity.pid)
+        }
+        pids.sort()
+        guard pids != targets || (!targets.isEmpty && !isRunning) else { return }
+        if pids.isEmpty {
+            end()
+        } else {
+            try run(pids, regions)
+        }
+        targets = pids
+    }
+
+    /// Stops ours and leaves DAMON as it was found.
+    func end() {
+        guard targets.isEmpty == false || isOurs else { return }
+        try? write("0/state", "off")
+        try? write("nr_kdamonds", "0")
+        try? replaceFile(record, with: "")
+        targets = []
+    }
+
+    private func run(_ pids: [Int32], _ regions: ColdRegions) throws(ColdPageoutError) {
+        let isNew = !isOurs || !isRunning
+        do throws(SystemError) {
+            if isNew {
+                try requireFree()
+                try write("nr_kdamonds", "1")
+                try write("0/contexts/nr_contexts", "1")
+                try write("0/contexts/0/operations", "vaddr")
+                try describe(regions)
+            }
+            let target = "0/contexts/0/targets"
+            try write("\(target)/nr_targets", "\(pids.count)")
+            for (index, pid) in pids.enumerated() {
+                try write("\(target)/\(index)/pid_target", "\(pid)")
+            }
+            try write("0/state", isNew ? "on" : "commit")
+            if isNew, let pid = number("0/pid") { try replaceFile(record, with: "\(pid)\n") }
+        } catch {
+            if isNew, error.code != EBUSY { try? write("nr_kdamonds", "0") }
+            throw .system(error)
+        }
+    }
+
+    private func requireFree() throws(SystemError) {
+        guard number("nr_kdamonds") == 0 else {
+            throw SystemError(call: "DAMON is in use by somebody else", code: EBUSY)
+        }
+    }
+
+    private func describe(_ regions: ColdRegions) throws(SystemError) {
+        let attributes = "0/contexts/0/monitoring_attrs"
+        try write("\(attributes)/intervals/sample_us", "\(regions.samplingInterval.microseconds)")
+        try write("\(attributes)/intervals/aggr_us", "\(regions.aggregationInterval.microseconds)")
+        try write("\(attributes)/intervals/update_us", "\(regions.updateInterval.microseconds)")
+        try write("\(attributes)/nr_regions/max", "\(regions.regionsMaximum)")
+        try write("\(attributes)/nr_regions/min", "\(regions.regionsMinimum)")
+        let scheme = "0/contexts/0/schemes/0"
+        try write("0/contexts/0/schemes/nr_schemes", "1")
+        try write("\(scheme)/action", "pageout")
+        let pattern = "\(scheme)/access_pattern"
+        try write("\(pattern)/sz/max", "\(UInt64(Int64.max))")
+        try write("\(pattern)/sz/min", "\(regions.sizeMinimum.bytes)")
+        try write("\(pattern)/nr_accesses/max", "0")
+        try write("\(pattern)/nr_accesses/min", "0")
+        // Ages count aggregation intervals.
+        let age = regions.age.nanoseconds / max(1, regions.aggregationInterval.nanoseconds)
+        try write("\(pattern)/age/max", "\(UInt32.max)")
+        try write("\(pattern)/age/min", "\(max(1, age))")
+    }
+
+    private var isRunning: Bool {
+        (try? readSmallText("\(root)/0/state")).map { trimmed($0) == "on" } ?? false
+    }
+
+    private func write(_ file: String, _ text: String) throws(SystemError) {
+        try writeKernelFile("\(root)/\(file)", text)
+    }
+
+    private func number(_ file: String) -> UInt64? {
+        (try? readSmallText("\(root)/\(file)")).flatMap { UInt64(trimmed($0)) }
+    }
+}
+
+private func trimmed(_ text: String) -> String {
+    String(text.split(whereSeparator: { $0 == "\n" || $0 == " " }).first ?? "")
+}
