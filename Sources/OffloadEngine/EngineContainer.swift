@@ -29,6 +29,8 @@ package struct MovementLedger: Equatable, Sendable {
     package internal(set) var recalled = PageCount.zero
     package internal(set) var reclaimed = ByteCount.zero
     package internal(set) var fileDropped = ByteCount.zero
+    /// Bytes that were far times the seconds for which they were: local memory saved.
+    package internal(set) var savedByteSeconds: UInt64 = 0
     /// Orders to the kernel's generations that failed, and Puckets that it merged.
     package internal(set) var generationErrors: UInt64 = 0
     package internal(set) var generationMerges: UInt64 = 0
@@ -52,6 +54,8 @@ final class EngineContainer: Sendable {
         /// The halt count at which the working set was last noted.
         var episode: UInt64?
         var generations = GenerationMarks()
+        /// Monotonic time of the last entry in the ledger.
+        var ledgerAt: Int64?
         /// As of the last census.
         var sizes: SegmentSizes?
         var ledger = MovementLedger()
@@ -144,8 +148,19 @@ final class EngineContainer: Sendable {
     /// What the group uses now; nil when it is gone.
     func measure() -> ContainerMeasure? {
         guard let use = try? group.use() else { return nil }
+        noteSaved(use.far)
         return ContainerMeasure(
             local: use.local, far: use.far, anonymous: use.anonymous, refaults: use.refaults,
-            file: use.file, segments: state.withLock { $0.sizes })
+            file: use.file, stall: group.pressureTotal(), segments: state.withLock { $0.sizes })
+    }
+
+    /// Enters into the ledger what was far since the last measure. Unknown is not entered.
+    private func noteSaved(_ far: ByteCount?) {
+        let now = monotonicNow()
+        state.withLock { state in
+            defer { state.ledgerAt = now }
+            guard let far, let since = state.ledgerAt, now > since else { return }
+            state.ledger.savedByteSeconds += far.bytes / 1000 * UInt64((now - since) / 1_000_000)
+        }
     }
 }

@@ -62,6 +62,21 @@ extension EngineStatus {
             sample("container_file_bytes", labels(item), item.measure?.file?.bytes)
         }
         segments()
+        family(
+            "container_saved_byte_seconds_total", "counter",
+            "Bytes that were far times the seconds for which they were.")
+        for item in containers {
+            sample(
+                "container_saved_byte_seconds_total", labels(item), item.ledger.savedByteSeconds)
+        }
+        family(
+            "container_stall_microseconds_total", "counter",
+            "Time in which a task of the container waited for memory.")
+        for item in containers {
+            sample(
+                "container_stall_microseconds_total", labels(item),
+                item.measure?.stall.map { UInt64(max(0, $0.microseconds)) })
+        }
         family("container_refaults_total", "counter", "Pages read back by a container.")
         for item in containers {
             sample("container_refaults_total", labels(item), item.measure?.refaults)

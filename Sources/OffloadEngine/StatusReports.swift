@@ -69,6 +69,8 @@ extension ContainerStatus {
             "recalled_bytes": JSONValue(ByteCount(pages: ledger.recalled).bytes),
             "hot_touches": JSONValue(ledger.hot.pages),
             "file_dropped_bytes": JSONValue(ledger.fileDropped.bytes),
+            "saved_byte_seconds": JSONValue(ledger.savedByteSeconds),
+            "stall_us": measure?.stall.map { JSONValue($0.microseconds) } ?? .null,
             "generation_merges": JSONValue(ledger.generationMerges),
             "generation_errors": JSONValue(ledger.generationErrors),
         ]

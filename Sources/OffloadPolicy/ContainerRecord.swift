@@ -46,6 +46,11 @@ package struct ContainerRecord: Equatable, Sendable {
     /// Bytes of the open window that the budget did not let be examined yet.
     var examineOwed: UInt64 = 0
     var backOffUntil: Nanoseconds?
+    /// Why it rests until then.
+    var backOffRule = Rule.refaults
+    /// The request that runs did not find its pages as the last one left them.
+    var isDisturbed = false
+    var stallSeen: StallMark?
 
     /// Local memory when it became idle.
     var idleLocal: ByteCount?
@@ -96,6 +101,7 @@ package struct FunctionRecord: Equatable, Sendable {
     /// How long a container is idle before it is drained.
     package private(set) var wait: Nanoseconds
     var choice: WindowChoice
+    var latency = LatencyWatch()
     /// Requests per window, as set or learned.
     package var window: UInt32 { choice.window }
     /// Requests of one container between two examinations of it.

@@ -23,7 +23,9 @@ extension PolicyMachine {
         {
             return .recycleGuard
         }
-        if let backOffUntil = container.backOffUntil, now < backOffUntil { return .refaults }
+        if let backOffUntil = container.backOffUntil, now < backOffUntil {
+            return container.backOffRule
+        }
         return hostForbids(at: now)
     }
 
@@ -90,8 +92,8 @@ extension PolicyMachine {
         container.rollbackInterval = min(
             container.rollbackInterval + container.rollbackInterval,
             settings.rollbackIntervalMaximum)
-        container.backOffUntil = now + container.rollbackInterval
-        container.lastRule = .refaults
+        container.backOffUntil = nil
+        container.backOff(.refaults, until: now + container.rollbackInterval)
     }
 }
 

@@ -88,6 +88,7 @@ extension PolicySettings {
         usesBudget = false
         pressurePermille = 1000
         refaultPermille = 1000
+        latencyPermille = nil
         farReserve = .zero
         recycleGuard = .zero
     }

@@ -115,12 +115,14 @@ package struct PolicyMachine: Sendable {
             container.recycledAt = recycledAt
             initDone(&container, at: now, into: &output)
         case .requestStarted: requestStarted(&container, at: now, into: &output)
-        case .requestEnded(let recycledAt, _):
+        case .requestEnded(let recycledAt, let latency):
             // An end without a beginning says nothing.
             guard container.running > 0 else { break }
             container.recycledAt = recycledAt
+            noteLatency(latency, &container, at: now)
             requestEnded(&container, at: now, into: &output)
         case .measured(let measure):
+            noteStall(measure, &container, at: now)
             container.measure = measure
             noteRefaults(&container, at: now)
         case .reported(let report): reported(report, &container, at: now)
@@ -170,6 +172,9 @@ package struct PolicyMachine: Sendable {
                 after: now - idleSince, of: container.function, settings)
         }
         let wasDrained = container.phase == .semiWarm || container.phase == .drained
+        container.isDisturbed =
+            wasDrained || container.isBusyMoving || container.windowLeft != nil
+            || container.unfinishedRelease != nil || container.requests == 0
         if settings.kind != .tmo && (container.isBusyMoving || wasDrained) {
             output.add(.halt, .request, "request", &container)
         }

@@ -78,6 +78,8 @@ package struct PolicySettings: Equatable, Sendable {
     /// Thousandths of the released pages that may come back in a window before the policy backs off; from 1000 on it
     /// never does.
     package var refaultPermille: UInt64 = 100
+    /// Thousandths by which the 95th percentile of a function's requests may lie above that of its undisturbed ones; nil: however far.
+    package var latencyPermille: UInt64? = 500
     /// Nothing new leaves while far memory takes longer than this to answer; nil: however long.
     package var farLatencyMaximum: Nanoseconds? = nil
     /// Swap space that stays free.

@@ -86,6 +86,8 @@ package enum Rule: String, CaseIterable, Sendable {
     case recycleGuard = "recycle-guard"
     case pressure
     case refaults
+    /// Requests of the function take longer than those that nothing disturbed.
+    case latency
     case farSpace = "far-space"
     case unknownPressure = "unknown-pressure"
     case unknownFarSpace = "unknown-far-space"

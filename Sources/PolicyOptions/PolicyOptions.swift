@@ -84,6 +84,11 @@ package let policyOptions: [Option] = [
     Option(
         "refault-max", .ratio, default: "0.1",
         help: "Back off when more than this share of released pages comes back; 1: never."),
+    Option(
+        "latency-max", .integer(0...10_000), default: "50",
+        help:
+            "Back off when a function's p95 is more percent above its undisturbed requests'; 0: never."
+    ),
     Option("far-reserve", .size, default: "64MiB", help: "Swap space that stays free."),
     Option(
         "far-latency-max", .duration, default: "0s",
@@ -150,6 +155,9 @@ package func policySettings(
     given("pressure-max", invocation.ratio) { policy.pressurePermille = share($0, of: 1000) }
     given("pressure-pause", duration) { policy.pressurePause = $0 }
     given("refault-max", invocation.ratio) { policy.refaultPermille = share($0, of: 1000) }
+    given("latency-max", invocation.integer) {
+        policy.latencyPermille = $0 == 0 ? nil : UInt64($0) * 10
+    }
     given("far-reserve", size) { policy.farReserve = $0 }
     given("far-latency-max", duration) { policy.farLatencyMaximum = $0 == .zero ? nil : $0 }
     given("tmo-interval", duration) { policy.senpai.interval = $0 }

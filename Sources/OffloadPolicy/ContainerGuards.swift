@@ -1,0 +1,103 @@
+import FarMemory
+
+// The law of two guards that look at one container or function, beside those of the host (Guards.swift).
+//
+// - latency: requests of a function that found all of their pages as they had left them are its own baseline. When the 95th percentile of
+//   its last requests, whatever they found, lies further above the baseline's than allowed, the container of the last one rests for its
+//   rollback interval, and the evidence starts anew. Few requests prove nothing. Who reports no latencies has no such guard.
+// - pressure: tasks of the container waited for memory for a larger share of the time than the host may; it rests for the pause. Where
+//   the kernel does not tell (cgroup v1) there is no such guard.
+
+/// The last latencies of a function, with and without a disturbance.
+package struct LatencyWatch: Equatable, Sendable {
+    private static let kept = 64
+    private static let enough = 20
+    /// Less than this is noise, whatever its share.
+    private static let worthwhile = Nanoseconds.milliseconds(5)
+
+    private var undisturbed: [UInt32] = []
+    private var recent: [UInt32] = []
+    private var nextUndisturbed = 0
+    private var nextRecent = 0
+
+    package init() {}
+
+    mutating func note(_ latency: Nanoseconds, wasDisturbed: Bool) {
+        let micros = UInt32(clamping: max(0, latency.microseconds))
+        Self.put(micros, &recent, &nextRecent)
+        if !wasDisturbed { Self.put(micros, &undisturbed, &nextUndisturbed) }
+    }
+
+    private static func put(_ value: UInt32, _ ring: inout [UInt32], _ next: inout Int) {
+        if ring.count < kept { ring.append(value) } else { ring[next] = value }
+        next = (next + 1) % kept
+    }
+
+    /// Whether the recent 95th percentile is more than `permille` thousandths above the baseline's.
+    func isWorse(by permille: UInt64) -> Bool {
+        guard recent.count >= Self.enough, undisturbed.count >= Self.enough else { return false }
+        let (own, now) = (Self.high(undisturbed), Self.high(recent))
+        return now - own >= Self.worthwhile.microseconds
+            && UInt64(now) * 1000 > UInt64(own) * (1000 + permille)
+    }
+
+    mutating func forgetRecent() {
+        recent = []
+        nextRecent = 0
+    }
+
+    private static func high(_ values: [UInt32]) -> Int64 {
+        Int64(values.sorted()[(values.count * 95 + 99) / 100 - 1])
+    }
+}
+
+extension PolicyMachine {
+    /// Takes in how long a request took that has just ended.
+    mutating func noteLatency(
+        _ latency: Nanoseconds?, _ container: inout ContainerRecord, at now: Nanoseconds
+    ) {
+        guard let limit = settings.latencyPermille, let latency else { return }
+        let place = container.functionPlace
+        functions.records[place].latency.note(latency, wasDisturbed: container.isDisturbed)
+        guard functions.records[place].latency.isWorse(by: limit) else { return }
+        functions.records[place].latency.forgetRecent()
+        container.backOff(.latency, until: now + container.rollbackInterval)
+    }
+
+    /// Takes in the container's total time of waiting for memory, before `measure` replaces the last one.
+    func noteStall(
+        _ measure: ContainerMeasure, _ container: inout ContainerRecord, at now: Nanoseconds
+    ) {
+        guard settings.kind == .farmem, settings.guardsPressure, let total = measure.stall else {
+            container.stallSeen = nil
+            return
+        }
+        guard let seen = container.stallSeen else {
+            container.stallSeen = StallMark(total: total, at: now)
+            return
+        }
+        guard now - seen.at >= .milliseconds(500) else { return }
+        container.stallSeen = StallMark(total: total, at: now)
+        let waited = UInt64(max(0, (total - seen.total).nanoseconds))
+        let share = waited * 1000 / UInt64((now - seen.at).nanoseconds)
+        if share > settings.pressurePermille {
+            container.backOff(.pressure, until: now + settings.pressurePause)
+        }
+    }
+}
+
+/// A container's total stall time at a moment.
+struct StallMark: Equatable, Sendable {
+    var total: Nanoseconds
+    var at: Nanoseconds
+}
+
+extension ContainerRecord {
+    /// Nothing of it leaves until then.
+    mutating func backOff(_ rule: Rule, until end: Nanoseconds) {
+        guard end > backOffUntil ?? .zero else { return }
+        backOffUntil = end
+        backOffRule = rule
+        lastRule = rule
+    }
+}
