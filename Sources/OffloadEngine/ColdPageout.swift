@@ -64,11 +64,25 @@ package final class ColdPageout {
         return ours
     }
 
+    /// The record has the thread's pid and those that it watches. The thread ends by itself with the last of them; then the directory that
+    /// still watches the very same is ours.
     private var isOurs: Bool {
-        guard let text = try? readSmallText(record), let pid = Int32(trimmed(text)), pid > 0
-        else { return false }
-        return number("0/pid").map { Int32(truncatingIfNeeded: $0) } == pid
+        guard let text = try? readSmallText(record), number("nr_kdamonds") == 1 else {
+            return false
+        }
+        let pids = text.split(whereSeparator: { $0 == "\n" || $0 == " " }).compactMap { Int32($0) }
+        guard pids.count > 1, pids[0] > 0 else { return false }
+        let thread = (try? readSmallText("\(root)/0/pid")).flatMap { Int32(trimmed($0)) }
+        if thread == pids[0] { return true }
+        guard thread == -1, number("\(Self.targets)/nr_targets") == UInt64(pids.count - 1) else {
+            return false
+        }
+        return pids.dropFirst().enumerated().allSatisfy { index, pid in
+            number("\(Self.targets)/\(index)/pid_target") == UInt64(pid)
+        }
     }
+
+    private static let targets = "0/contexts/0/targets"
 
     func start(_ container: EngineContainer, _ regions: ColdRegions) throws(ColdPageoutError) {
         self.regions = regions
@@ -115,19 +129,24 @@ package final class ColdPageout {
         let isNew = !isOurs || !isRunning
         do throws(SystemError) {
             if isNew {
+                // Ours that has ended by itself.
+                if isOurs { try write("nr_kdamonds", "0") }
                 try requireFree()
                 try write("nr_kdamonds", "1")
                 try write("0/contexts/nr_contexts", "1")
                 try write("0/contexts/0/operations", "vaddr")
                 try describe(regions)
             }
-            let target = "0/contexts/0/targets"
+            let target = Self.targets
             try write("\(target)/nr_targets", "\(pids.count)")
             for (index, pid) in pids.enumerated() {
                 try write("\(target)/\(index)/pid_target", "\(pid)")
             }
             try write("0/state", isNew ? "on" : "commit")
-            if isNew, let pid = number("0/pid") { try replaceFile(record, with: "\(pid)\n") }
+            if let pid = number("0/pid") {
+                let all = ["\(pid)"] + pids.map { "\($0)" }
+                try replaceFile(record, with: all.joined(separator: " ") + "\n")
+            }
         } catch {
             if isNew, error.code != EBUSY { try? write("nr_kdamonds", "0") }
             throw .system(error)
