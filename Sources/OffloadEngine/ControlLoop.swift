@@ -199,7 +199,7 @@ struct ControlLoop {
             controller.decisions.append(record(decision, container))
         case .recall:
             let item = WorkItem(container: container, decision: decision, epoch: container.epoch)
-            let threads = Limits.recallThreads
+            let threads = Limits.recallStreams
             let job = RecallJob(item, threads: threads, at: monotonicNow())
             for _ in 0..<threads where !controller.recalls.put(job) {
                 counters.actionsDropped += 1

@@ -46,7 +46,9 @@ enum Limits {
     static let recalls = 1024
     static let containers = 16_384
     static let decisions = 4096
-    static let recallThreads = 2
+    /// One more than share a container's way back: while one watches the order of a request's steps another container may wake.
+    static let recallThreads = 3
+    static let recallStreams = 2
     /// How long the end waits for workers that hang in the kernel.
     static let stopDeadline = Nanoseconds.seconds(5)
     /// Depth of groups below the mount that the watcher looks at.
