@@ -18,6 +18,8 @@ struct ProcessPages: Sendable {
     var wake = WakeRecord()
     /// Such a request runs; what of the prefetched pages it was seen to touch, one look after the other.
     var isWaking = false
+    /// What was far when it came.
+    var farAtWake = PageRuns()
     var order: [PageRuns] = []
 }
 
@@ -53,6 +55,8 @@ final class EngineContainer: Sendable {
         var pages: [ProcessIdentity: ProcessPages] = [:]
         /// The halt count at which the working set was last noted.
         var episode: UInt64?
+        /// A drain has begun since the last recall.
+        var wasDrained = false
         var generations = GenerationMarks()
         /// Monotonic time of the last entry in the ledger.
         var ledgerAt: Int64?
@@ -129,6 +133,7 @@ final class EngineContainer: Sendable {
     func noteWorkingSetsOnce(_ epoch: UInt64, using reader: PageMapReader) {
         let isNew = state.withLock { state in
             defer { state.episode = epoch }
+            state.wasDrained = true
             return state.episode != epoch
         }
         guard isNew else { return }

@@ -81,17 +81,28 @@ final class PageRecaller {
     }
 
     private func plan(_ container: EngineContainer) -> [RecallJob.Piece] {
-        let (processes, pages) = container.state.withLock { ($0.processes, $0.pages) }
+        // A request in an open window finds most of its pages mapped: it says nothing about a wake-up.
+        let (processes, pages, isWaking) = container.state.withLock { state in
+            defer { state.wasDrained = false }
+            return (state.processes, state.pages, state.wasDrained)
+        }
         var pieces: [RecallJob.Piece] = []
         for (identity, process) in processes {
-            guard let known = pages[identity] else { continue }
+            guard let known = pages[identity],
+                let census = try? process.census(using: reader)
+            else { continue }
             let batches =
-                mode == .adaptive
+                mode == .adaptive && isWaking
                 ? known.wake.batches(local: known.workingSet) : [known.workingSet]
-            container.update(process) { $0.isWaking = true }
-            for batch in batches where !batch.isEmpty {
-                guard let census = try? process.census(of: batch, using: reader) else { continue }
-                census.swapped.forEachPiece(pages: Self.piecePages) { piece in
+            if isWaking {
+                container.update(process) {
+                    $0.isWaking = true
+                    $0.farAtWake = census.swapped
+                }
+            }
+            for batch in batches {
+                let far = census.swapped.intersection(batch)
+                far.forEachPiece(pages: Self.piecePages) { piece in
                     pieces.append(RecallJob.Piece(process: process, pages: piece))
                     return true
                 }
@@ -136,8 +147,10 @@ extension EngineContainer {
             guard let census = try? process.census(using: reader) else { continue }
             update(process) { pages in
                 pages.wake.note(
-                    touched: census.present, order: pages.order, prefetched: pages.recalled)
+                    touched: census.present.intersection(pages.farAtWake), order: pages.order,
+                    prefetched: pages.recalled)
                 pages.order = []
+                pages.farAtWake = PageRuns()
                 pages.isWaking = false
             }
         }
