@@ -8,6 +8,8 @@ package import LinuxSystem
 package struct LatencyBuckets: Equatable, Sendable {
     package var counts: [UInt64]
 
+    package init(counts: [UInt64]) { self.counts = counts }
+
     package var total: UInt64 { counts.reduce(0, +) }
 
     /// An upper bound of the ratio-th percentile in nanoseconds, 0 when nothing was counted.

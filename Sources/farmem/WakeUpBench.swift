@@ -87,6 +87,7 @@ extension FunctionBenchSettings {
         repetitions = 1
         timeline = .seconds(1)
         memoryLimit = nil
+        containersMax = 1
     }
 }
 
