@@ -61,6 +61,6 @@ import Testing
         #expect(record.isStopped, "nothing in common with the one before")
         record.note(touched: pages(9020, 100), order: [], prefetched: PageRuns())
         #expect(!record.isStopped)
-        #expect(record.batches(local: PageRuns())[0] == pages(9020, 100))
+        #expect(prefetched(record, local: PageRuns()) == pages(9000, 120))
     }
 }
