@@ -84,7 +84,9 @@ struct ControlLoop {
         case .maintenance(let isOn):
             controller.inMaintenance.store(isOn, ordering: .relaxed)
             var decisions: [Decision] = []
-            policy.setMaintenance(isOn, at: Nanoseconds(monotonicNow()), into: &decisions)
+            let now = Nanoseconds(monotonicNow())
+            policy.setMaintenance(isOn, at: now, into: &decisions)
+            recorder?.note(.maintenance(isOn, at: now), decisions)
             for decision in decisions { carryOut(decision) }
             publish()
         case .stop: break

@@ -112,6 +112,7 @@ private func eventText(_ event: ContainerEvent) -> String {
     case .reported(let report):
         "reported action=\(actionText(report.action)) written=\(report.written.bytes)"
             + " released=\(report.released.pages) hot=\(report.hot.pages)"
+            + field("reserved", report.reserved > .zero ? report.reserved.bytes : nil)
             + (report.wasHalted ? " halted=1" : "") + (report.isExhausted ? " exhausted=1" : "")
             + (report.measure.map(measureText) ?? "")
     }
@@ -162,6 +163,7 @@ private func parseEvent(_ words: inout RecordWords) -> ContainerEvent? {
         guard let action = values["action"].flatMap(parseAction) else { return nil }
         var report = ActionReport(action: action)
         report.written = fields.bytes("written") ?? .zero
+        report.reserved = fields.bytes("reserved") ?? .zero
         report.released = PageCount(fields.number("released") ?? 0)
         report.hot = PageCount(fields.number("hot") ?? 0)
         report.wasHalted = values["halted"] != nil

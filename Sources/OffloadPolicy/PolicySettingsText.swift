@@ -158,6 +158,15 @@ private let windowField = RecordField(
         return true
     })
 
+/// Zero is none.
+private let latencyField = RecordField(
+    name: "latency-permille", get: { "\($0.latencyPermille ?? 0)" },
+    set: { settings, text in
+        guard let value = UInt64(text) else { return false }
+        settings.latencyPermille = value == 0 ? nil : value
+        return true
+    })
+
 private let recordFields: [RecordField] = [
     choice("policy", \.kind), flag("runtime-pucket", \.offloadsRuntime),
     flag("init-pucket", \.offloadsInitialization), flag("semi-warm", \.drainsIdle),
@@ -179,7 +188,7 @@ private let recordFields: [RecordField] = [
     size("bandwidth", \.bandwidth), size("burst", \.burst),
     optionalTime("request-patience", \.requestPatience),
     number("pressure-permille", \.pressurePermille), time("pressure-pause", \.pressurePause),
-    number("refault-permille", \.refaultPermille),
+    number("refault-permille", \.refaultPermille), latencyField,
     optionalTime("far-latency-max", \.farLatencyMaximum), size("far-reserve", \.farReserve),
     time("tmo-interval", \.senpai.interval), number("tmo-ratio", \.senpai.ratioMillionths),
     number("tmo-pressure", \.senpai.pressureMillionths),

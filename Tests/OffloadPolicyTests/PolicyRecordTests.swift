@@ -85,6 +85,7 @@ private func fault(_ lines: [String]) -> PolicyReplay.Fault? {
         odd.semiWarmDelays = ["e,f": .seconds(3)]
         odd.semiWarmDelay = .milliseconds(1)
         odd.requestPatience = nil
+        odd.latencyPermille = 7
         odd.farLatencyMaximum = .microseconds(3)
         odd.drainRate = .bytesPerSecond(.mib(3))
         odd.senpai.ratioMillionths = 1
@@ -92,6 +93,6 @@ private func fault(_ lines: [String]) -> PolicyReplay.Fault? {
         #expect(PolicySettings.parse(record: odd.recordText).settings == odd)
         // A knob that is added and not recorded makes replays differ.
         let knobs = Mirror(reflecting: PolicySettings()).children.count
-        #expect(knobs == 35, "\(knobs): add the knob to PolicySettingsText.swift, then here")
+        #expect(knobs == 36, "\(knobs): add the knob to PolicySettingsText.swift, then here")
     }
 }
