@@ -75,7 +75,12 @@ struct ControlLoop {
             feed(.reported(report), item.container.handle, at: Nanoseconds(monotonicNow()))
         case .recalled(let item, let pages, let duration):
             counters.recalled += pages
-            if item.decision.action == .pullBack { pullBacksLeft -= 1 }
+            if item.decision.action == .pullBack {
+                pullBacksLeft -= 1
+                // Whoever waits for it looks at what is far now.
+                measure(item.container.handle, at: Nanoseconds(monotonicNow()))
+                if pullBacksLeft == 0 { publish() }
+            }
             var record = record(item.decision, item.container)
             record.recalled = pages
             record.duration = Nanoseconds(duration)
