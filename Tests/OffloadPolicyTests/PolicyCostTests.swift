@@ -48,7 +48,7 @@ private struct CostBench {
     }
 }
 
-@Suite(.enabled(if: allocationsAreCounted, "allocations are not counted under a sanitizer"))
+@Suite(.enabled(if: allocationsAreCounted, "needs allocation counts: no sanitizer"))
 struct PolicyCostTests {
     @Test func aTickOverWaitingContainersAllocatesNothing() {
         var bench = CostBench(containers: 10_000, draining: 0)
