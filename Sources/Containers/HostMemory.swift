@@ -27,4 +27,12 @@ package struct HostMemory: Equatable, Sendable {
         }
         return host
     }
+
+    /// Pages written to swap since boot, for whatever reason (`pswpout` of /proc/vmstat); nil when the kernel does not say.
+    package static func swappedOut() -> PageCount? {
+        guard let text = try? readSmallText("/proc/vmstat"),
+            let line = text.split(separator: "\n").first(where: { $0.hasPrefix("pswpout ") })
+        else { return nil }
+        return UInt64(line.dropFirst("pswpout ".count)).map { PageCount($0) }
+    }
 }

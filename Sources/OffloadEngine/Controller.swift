@@ -200,8 +200,12 @@ package final class Controller: Sendable {
                 continue
             }
             if !settings.isDryRun { watchCold(item, damon) }
-            let report = mover.perform(
+            let before = HostMemory.swappedOut()
+            var report = mover.perform(
                 item.decision.action, on: item.container, epoch: item.epoch)
+            if let before, let after = HostMemory.swappedOut() {
+                report.sweptOut = ByteCount(pages: after - before)
+            }
             _ = inbox.put(.report(item, report, duration: monotonicNow() - start))
         }
     }

@@ -10,8 +10,8 @@ import Telemetry
 /// Belongs to the mover.
 final class GroupReclaimer {
     /// Reclaimed at a time, so that a request can stop it.
-    private static let step = ByteCount.mib(4)
-    private static let stepsMax = 1024
+    private static let step = ByteCount.mib(1)
+    private static let stepsMax = 4096
 
     private let journal: KnobJournal
     private let log: Logger
@@ -24,13 +24,20 @@ final class GroupReclaimer {
         self.hold = hold
     }
 
-    /// Reclaims about `amount`; returns by how much the local memory shrank.
+    /// Reclaims about `amount`; returns by how much the local memory shrank. Pages on their way out are still counted as local, and
+    /// the kernel goes on to others meanwhile: when it has written the amount, it is enough.
     func reclaim(
         _ amount: ByteCount, from group: MemoryGroup, isHalted: () -> Bool
     ) -> ByteCount {
         guard let before = try? group.use().local else { return .zero }
         var left = amount
+        let sweptBefore = HostMemory.swappedOut()
         for _ in 0..<Self.stepsMax where left > .zero && !isHalted() {
+            if let sweptBefore, let now = HostMemory.swappedOut(),
+                ByteCount(pages: now - sweptBefore) >= amount
+            {
+                break
+            }
             let step = min(left, Self.step)
             do throws(SystemError) {
                 try reclaimStep(step, group)

@@ -314,7 +314,8 @@ package struct PolicyMachine: Sendable {
         if let measure = report.measure { container.measure = measure }
         // What was given up, or comes twice, was settled.
         guard container.wasReported(report.action, at: now) else { return }
-        settle(report.action, written: max(report.written, report.reserved), at: now)
+        settle(
+            report.action, written: max(report.written, report.reserved, report.sweptOut), at: now)
         switch report.action {
         case .drain:
             if report.isExhausted && !report.wasHalted { container.isExhausted = true }
@@ -338,8 +339,10 @@ package struct PolicyMachine: Sendable {
         switch action {
         case .examine(_, let grant), .drain(let grant), .reclaim(let grant):
             budget.settle(grant, written: written ?? grant, at: now)
-        case .snapshot, .release, .halt, .recall, .forget, .pullBack, .startColdPageout,
-            .stopColdPageout:
+        case .release:
+            // No grant: its pages were written before. What the kernel wrote all the same counts.
+            budget.settle(.zero, written: written ?? .zero, at: now)
+        case .snapshot, .halt, .recall, .forget, .pullBack, .startColdPageout, .stopColdPageout:
             break
         }
     }

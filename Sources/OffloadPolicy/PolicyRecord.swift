@@ -113,6 +113,7 @@ private func eventText(_ event: ContainerEvent) -> String {
         "reported action=\(actionText(report.action)) written=\(report.written.bytes)"
             + " released=\(report.released.pages) hot=\(report.hot.pages)"
             + field("reserved", report.reserved > .zero ? report.reserved.bytes : nil)
+            + field("swept", report.sweptOut > .zero ? report.sweptOut.bytes : nil)
             + (report.wasHalted ? " halted=1" : "") + (report.isExhausted ? " exhausted=1" : "")
             + (report.measure.map(measureText) ?? "")
     }
@@ -164,6 +165,7 @@ private func parseEvent(_ words: inout RecordWords) -> ContainerEvent? {
         var report = ActionReport(action: action)
         report.written = fields.bytes("written") ?? .zero
         report.reserved = fields.bytes("reserved") ?? .zero
+        report.sweptOut = fields.bytes("swept") ?? .zero
         report.released = PageCount(fields.number("released") ?? 0)
         report.hot = PageCount(fields.number("hot") ?? 0)
         report.wasHalted = values["halted"] != nil

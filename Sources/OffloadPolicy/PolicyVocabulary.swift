@@ -146,6 +146,8 @@ package struct ActionReport: Equatable, Sendable {
     package var written = ByteCount.zero
     /// Bytes of a grant that a later release may write out: an engine that writes at a window's end.
     package var reserved = ByteCount.zero
+    /// Bytes that the kernel wrote to swap meanwhile, whoever made it: reclaim from a group writes more than it frees.
+    package var sweptOut = ByteCount.zero
     /// File cache that went with them: saved, and not offloaded.
     package var fileDropped = ByteCount.zero
     /// Pages that left, and pages that had been touched in the window.

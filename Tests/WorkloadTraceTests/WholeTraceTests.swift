@@ -168,7 +168,10 @@ import Testing
     }
 
     /// Excerpts of the data sets, where there are any: `FARMEM_TRACES` names their directory.
-    @Test(.enabled(if: environment("FARMEM_TRACES") != nil, "needs excerpts of the data sets: FARMEM_TRACES"))
+    @Test(
+        .enabled(
+            if: environment("FARMEM_TRACES") != nil,
+            "needs excerpts of the data sets: FARMEM_TRACES"))
     func readsExcerptsOfTheDataSets() throws {
         let root = try #require(environment("FARMEM_TRACES"))
         let short = try WholeTrace.load("\(root)/azure2021-sample")
