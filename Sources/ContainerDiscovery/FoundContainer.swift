@@ -8,12 +8,18 @@ package struct FoundContainer: Equatable, Sendable {
     /// Path of its group below the memory controller's mount.
     package var group: String
     package var settings: ContainerSettings
+    /// Tells one start of a container from the next: each has a group of its own, of the same name.
+    package var life: String
 
-    package init(name: String, function: String, group: String, settings: ContainerSettings) {
+    package init(
+        name: String, function: String, group: String, settings: ContainerSettings,
+        life: String = ""
+    ) {
         self.name = name
         self.function = function
         self.group = group
         self.settings = settings
+        self.life = life
     }
 }
 

@@ -86,11 +86,13 @@ package final class GroupScanner: Sendable {
             else { continue }
             let key = identity.group
             ids.insert(key)
-            if known.byID[key] != nil || passedOver.contains(key) { continue }
+            if passedOver.contains(key) { continue }
+            guard let group = try? groups.open(path) else { continue }
+            let life = "\(group.inode)"
+            if known.byID[key]?.life == life { continue }
             // A group without processes has only just been made: its container is told of when it runs.
-            guard let group = try? groups.open(path), (try? group.processes())?.isEmpty == false
-            else { continue }
-            let (found, problems) = describe(identity)
+            guard (try? group.processes())?.isEmpty == false else { continue }
+            let (found, problems) = describe(identity, life)
             guard let found else {
                 passedOver.insert(key)
                 continue
@@ -103,7 +105,7 @@ package final class GroupScanner: Sendable {
     }
 
     private func describe(
-        _ identity: ContainerIdentity
+        _ identity: ContainerIdentity, _ life: String
     ) -> (found: FoundContainer?, problems: [String]) {
         let (annotations, environment) = bundle(identity.id)
         if sandboxAnnotations.contains(where: { annotations[$0.0] == $0.1 }) { return (nil, []) }
@@ -118,7 +120,7 @@ package final class GroupScanner: Sendable {
         return (
             FoundContainer(
                 name: name, function: labels.function ?? name, group: identity.group,
-                settings: labels.settings), labels.problems
+                settings: labels.settings, life: life), labels.problems
         )
     }
 

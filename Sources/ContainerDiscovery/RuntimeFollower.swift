@@ -164,7 +164,7 @@ package final class RuntimeFollower: Sendable {
         return FoundContainer(
             name: "\(label):\(container.name)",
             function: labels.function ?? functionName(ofContainer: container.name), group: group,
-            settings: labels.settings)
+            settings: labels.settings, life: container.startedAt)
     }
 
     /// Reads events from `since` on until the feed ends or `deadline`.

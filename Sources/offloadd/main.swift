@@ -9,6 +9,16 @@ let checkCommand = Command(
     let file = invocation.positional("file")
     let set = try Program(Command(name: "offloadd", summary: "", subcommands: [runCommand]))
         .checkConfiguration(file: file, for: ["run"])
+    for option in set where option.name == "discover" {
+        for value in option.values {
+            do {
+                _ = try DiscoverySource(value.text)
+            } catch let error as UsageError {
+                throw UsageError(
+                    "\(option.origin): \(error.message)", isFromConfiguration: true)
+            }
+        }
+    }
     printOut("\(file): ok, \(set.count) options set\n")
     return .done
 }

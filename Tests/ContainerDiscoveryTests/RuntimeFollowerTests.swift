@@ -18,6 +18,7 @@ private final class FakeRuntime: Sendable {
         /// Labels, as JSON, by id.
         var containers: [String: String] = [:]
         var answersNonsense = false
+        var startedAt = ""
     }
     let state = Mutex(State())
     let endpoint: Endpoint
@@ -49,7 +50,8 @@ private final class FakeRuntime: Sendable {
             }
             return .text(
                 #"{"Id":"\#(parts[1])","Name":"/c\#(parts[1].prefix(4))","#
-                    + #""State":{"Running":true,"Pid":77},"Config":{"Labels":\#(labels)}}"#)
+                    + #""State":{"Running":true,"Pid":77,"StartedAt":"\#(state.startedAt)"},"Config":{"Labels":\#(labels)}}"#
+            )
         }
     }
 }
@@ -83,6 +85,7 @@ private func wait(_ what: String, _ condition: () -> Bool) throws {
         takesUnlabelled: Bool = true,
         _ body: (FakeRuntime, RuntimeFollower, Changes) throws -> Void
     ) throws {
+        ignoreBrokenPipes()
         let directory = try TemporaryDirectory()
         let runtime = try FakeRuntime(directory)
         defer { runtime.stop() }
@@ -139,6 +142,19 @@ private func wait(_ what: String, _ condition: () -> Bool) throws {
                 return
             }
             #expect(again.settings.floor == .mib(2))
+        }
+    }
+
+    @Test func aRestartedContainerIsAnotherOne() throws {
+        try inWorld { runtime, _, changes in
+            runtime.state.withLock {
+                $0.containers[Self.first] = "{}"
+                $0.startedAt = "1"
+            }
+            try wait("the container") { changes.list.count == 1 }
+            runtime.state.withLock { $0.startedAt = "2" }
+            try wait("its next life") { changes.list.count == 3 }
+            #expect(changes.list[1] == .gone("fake:c1111"))
         }
     }
 
@@ -226,22 +242,24 @@ private func wait(_ what: String, _ condition: () -> Bool) throws {
             thread.join()
         }
         try wait("both containers") { changes.list.count == 2 }
+        let found = changes.list.compactMap { change -> FoundContainer? in
+            guard case .appeared(var container) = change else { return nil }
+            container.life = ""
+            return container
+        }
         var settings = ContainerSettings()
         settings.floor = .mib(32)
         let group = "/kubepods/burstable/pod\(uid)"
         #expect(
-            changes.list.contains(
-                .appeared(
-                    FoundContainer(
-                        name: "cri:default/hello-7d/user-container/bbbbbbbbbbbb",
-                        function: "hello", group: "\(group)/\(ids[1])",
-                        settings: settings))))
+            found.contains(
+                FoundContainer(
+                    name: "cri:default/hello-7d/user-container/bbbbbbbbbbbb", function: "hello",
+                    group: "\(group)/\(ids[1])", settings: settings)))
         #expect(
-            changes.list.contains(
-                .appeared(
-                    FoundContainer(
-                        name: "cri:cccccccccccc", function: "cri:cccccccccccc",
-                        group: "\(group)/\(ids[2])", settings: ContainerSettings()))))
+            found.contains(
+                FoundContainer(
+                    name: "cri:cccccccccccc", function: "cri:cccccccccccc",
+                    group: "\(group)/\(ids[2])", settings: ContainerSettings())))
         unsafe unlink(directory.file("cgroup\(group)/\(ids[2])/cgroup.procs"))
         unsafe rmdir(directory.file("cgroup\(group)/\(ids[2])"))
         try wait("its end") { changes.list.contains(.gone("cri:cccccccccccc")) }

@@ -73,6 +73,13 @@ struct DiscoveryTests {
                 "--dry-run", "--discover", "unix:\(podman.socket)",
             ])
             try world.wait(20, "both are listed") { try containers(world).count == 2 }
+            try podman.podman(["restart", "-t", "0", "stays"])
+            try world.wait(20, "the restarted one is another, and is found again") {
+                let forgotten = try world.get("/v1/events")["events"]?.array?.contains {
+                    $0["container"]?.string == "docker:stays" && $0["action"]?.string == "forget"
+                }
+                return try forgotten == true && containers(world)["docker:stays"] != nil
+            }
             try podman.stopService()
             try world.wait(20, "the loss is noted") {
                 controller.standardError.contains("runtime_lost")
