@@ -199,7 +199,7 @@ let package = Package(
             "TestSupport",
         ]),
         tests("WorkloadTraceTests", ["WorkloadTrace", "LinuxSystem", "FarMemory", "TestSupport"]),
-        tests("MeasurementTests", ["Measurement", "JSONText", "FarMemory"]),
+        tests("MeasurementTests", ["Measurement", "Containers", "JSONText", "FarMemory"]),
         tests("WorkloadSimulationTests", [
             "WorkloadSimulation", "WorkloadTrace", "OffloadPolicy", "FarMemory", "TestSupport",
         ]),

@@ -28,11 +28,22 @@ package struct HostMemory: Equatable, Sendable {
         return host
     }
 
-    /// Pages written to swap since boot, for whatever reason (`pswpout` of /proc/vmstat); nil when the kernel does not say.
-    package static func swappedOut() -> PageCount? {
-        guard let text = try? readSmallText("/proc/vmstat"),
-            let line = text.split(separator: "\n").first(where: { $0.hasPrefix("pswpout ") })
-        else { return nil }
-        return UInt64(line.dropFirst("pswpout ".count)).map { PageCount($0) }
+    /// Pages swapped out and in since boot, for whatever reason; nil when the kernel does not say.
+    package static func swapCounts() -> (out: UInt64?, in: UInt64?) {
+        parseSwapCounts((try? readSmallText("/proc/vmstat")) ?? "")
     }
+
+    /// The pages written of `swapCounts`.
+    package static func swappedOut() -> PageCount? { swapCounts().out.map { PageCount($0) } }
+}
+
+/// Pages swapped out and in since boot, as /proc/vmstat counts them.
+package func parseSwapCounts(_ text: String) -> (out: UInt64?, in: UInt64?) {
+    var out: UInt64?
+    var back: UInt64?
+    for line in text.split(separator: "\n") {
+        if line.hasPrefix("pswpout ") { out = UInt64(line.dropFirst(8)) }
+        if line.hasPrefix("pswpin ") { back = UInt64(line.dropFirst(7)) }
+    }
+    return (out, back)
 }

@@ -199,7 +199,7 @@ package final class MemorySampler: Sendable {
             holding.idle += one.isIdle ? 1 : 0
             point.functions[one.function] = holding
         }
-        let counts = parseSwapCounts((try? readSmallText("/proc/vmstat")) ?? "")
+        let counts = HostMemory.swapCounts()
         point.swappedOut = counts.out
         point.swappedIn = counts.in
         return point

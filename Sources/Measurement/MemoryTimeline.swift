@@ -57,14 +57,3 @@ package struct MemoryTimeline: Equatable, Sendable {
         ]
     }
 }
-
-/// Pages swapped out and in since boot, as /proc/vmstat counts them.
-func parseSwapCounts(_ text: String) -> (out: UInt64?, in: UInt64?) {
-    var out: UInt64?
-    var back: UInt64?
-    for line in text.split(separator: "\n") {
-        if line.hasPrefix("pswpout ") { out = UInt64(line.dropFirst(8)) }
-        if line.hasPrefix("pswpin ") { back = UInt64(line.dropFirst(7)) }
-    }
-    return (out, back)
-}

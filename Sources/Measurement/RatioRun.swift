@@ -1,3 +1,4 @@
+import Containers
 package import FarMemory
 import Glibc
 package import LinuxSystem
@@ -124,22 +125,15 @@ private struct Usage {
         func time(_ value: timeval) -> Nanoseconds {
             .seconds(Int64(value.tv_sec)) + .microseconds(Int64(value.tv_usec))
         }
-        let counters = (try? readSmallText("/proc/vmstat")) ?? ""
+        let counts = HostMemory.swapCounts()
         return Usage(
             user: time(usage.ru_utime), system: time(usage.ru_stime),
-            majorFaults: usage.ru_majflt, pagesIn: counter("pswpin", in: counters),
-            pagesOut: counter("pswpout", in: counters))
+            majorFaults: usage.ru_majflt, pagesIn: counts.in,
+            pagesOut: counts.out)
     }
 
     static func difference(_ after: UInt64?, _ before: UInt64?) -> UInt64? {
         guard let after, let before, after >= before else { return nil }
         return after - before
-    }
-
-    private static func counter(_ name: String, in text: String) -> UInt64? {
-        for line in text.split(separator: "\n") where line.hasPrefix("\(name) ") {
-            return UInt64(line.dropFirst(name.count + 1))
-        }
-        return nil
     }
 }

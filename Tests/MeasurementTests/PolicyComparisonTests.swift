@@ -1,3 +1,4 @@
+import Containers
 import FarMemory
 import JSONText
 import Testing
