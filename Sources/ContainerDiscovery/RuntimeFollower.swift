@@ -227,9 +227,9 @@ func warn(_ problems: [String], _ container: String, _ log: Logger) {
 /// The container's own group in the path of one of its processes: the part up to what names its id. Nil when nothing names
 /// it: then the group may be somebody else's too.
 package func containerGroup(_ path: String, id: String) -> String? {
-    guard path.hasPrefix("/"), !path.split(separator: "/").contains("..") else { return nil }
+    guard isAbsolutePath(path), !pathComponents(path).contains("..") else { return nil }
     if let identity = containerIdentity(ofGroup: path), identity.id == id { return identity.group }
-    let components = path.split(separator: "/")
+    let components = pathComponents(path)
     guard id.utf8.count >= 12, let index = components.firstIndex(where: { contains($0, id) })
     else { return nil }
     return "/" + components[...index].joined(separator: "/")

@@ -1,6 +1,8 @@
 // Which container a control group belongs to, by the names that container runtimes and kubelet give. The names are
 // data: a runtime that names its groups otherwise needs a line in the table, not code.
 
+import FarMemory
+
 /// A container as its control group's path names it.
 package struct ContainerIdentity: Equatable, Sendable {
     /// `docker`, `podman`, `containerd`, `cri-o`; `cri` where kubelet's layout does not say which.
@@ -75,7 +77,7 @@ package struct ContainerNameRule: Equatable, Sendable {
 /// The innermost container that a group's path (`/kubepods/burstable/podUID/ID`) belongs to; nil when it is none's.
 /// `system.slice:cri-containerd:ID`, which containerd makes where systemd names go to cgroupfs, counts too.
 package func containerIdentity(ofGroup path: String) -> ContainerIdentity? {
-    let components = path.split(separator: "/")
+    let components = pathComponents(path)
     for index in components.indices.reversed() {
         let parent = index > 0 ? components[index - 1] : nil
         let parts = components[index].split(separator: ":", omittingEmptySubsequences: false)

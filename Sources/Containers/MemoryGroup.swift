@@ -39,7 +39,7 @@ package final class MemoryGroup: Sendable {
     init(
         version: ControlGroupVersion, mount: String, path: String, processorMount: String?
     ) throws(SystemError) {
-        guard path.hasPrefix("/"), !path.split(separator: "/").contains("..") else {
+        guard isAbsolutePath(path), !pathComponents(path).contains("..") else {
             throw SystemError(call: "open control group \(path)", code: EINVAL)
         }
         self.version = version

@@ -163,7 +163,7 @@ struct ContainerWatcher {
     /// Containers of one function share what is learned: the last component without a trailing number
     /// or a long hexadecimal name's tail.
     private func functionName(_ path: String) -> String {
-        let name = path.split(separator: "/").last.map(String.init) ?? path
+        let name = pathComponents(path).last.map(String.init) ?? path
         guard let dash = name.lastIndex(of: "-") else { return name }
         let tail = name[name.index(after: dash)...]
         return tail.allSatisfy(\.isNumber) && !tail.isEmpty ? String(name[..<dash]) : name

@@ -63,7 +63,7 @@ private func parseEvent(_ value: JSONValue) throws(EventError) -> LifecycleEvent
 }
 
 private func isGroupPath(_ path: String) -> Bool {
-    path.hasPrefix("/") && path.utf8.count < 4096 && !path.utf8.contains(0)
+    isAbsolutePath(path) && path.utf8.count < 4096 && !path.utf8.contains(0)
         && !path.utf8.contains(UInt8(ascii: "\n"))
-        && !path.split(separator: "/").contains("..")
+        && !pathComponents(path).contains("..")
 }

@@ -1,5 +1,6 @@
 import ContainerDiscovery
 import Containers
+import FarMemory
 import OffloadPolicy
 
 /// Answers of container runtimes: lists, inspections, bundles and the labels in them.
@@ -49,12 +50,15 @@ private func checkLabels(_ labels: [String: String], _ environment: [String: Str
 @Sendable func fuzzContainerNames(_ bytes: [UInt8]) {
     let path = String(decoding: bytes, as: UTF8.self)
     if let identity = containerIdentity(ofGroup: path) {
-        precondition(identity.group.hasPrefix("/") && !identity.id.isEmpty)
-        precondition(identity.group.contains(identity.id))
+        precondition(isAbsolutePath(identity.group) && !identity.id.isEmpty)
+        precondition(identity.group.utf8.firstRange(of: identity.id.utf8) != nil)
         precondition(containerIdentity(ofGroup: identity.group) == identity)
     }
     let id = String(repeating: "a", count: 64)
     if let group = containerGroup(path, id: id) {
-        precondition(group.contains(id) && !group.split(separator: "/").contains(".."))
+        precondition(group.utf8.firstRange(of: id.utf8) != nil)
+        precondition(
+            !group.utf8.split(separator: UInt8(ascii: "/")).contains { $0.elementsEqual("..".utf8) }
+        )
     }
 }
