@@ -53,6 +53,9 @@ let benchFunctionsCommand = Command(
             "timeline", .duration, default: "1s",
             help: "Interval of the memory timeline in the JSON report."),
         Option(
+            "sample-interval", .duration, default: "250ms",
+            help: "How often memory is looked at, for averages and for the timeline."),
+        Option(
             "memory-limit", .size, placeholder: "SIZE",
             help: "Local memory of all containers together."),
         Option(

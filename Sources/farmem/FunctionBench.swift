@@ -117,7 +117,8 @@ struct FunctionBench: Sendable {
         let gateway = try startGateway(processes, offloads: offloads)
         let sampler = try MemorySampler(
             gateway: gateway, controller: controller, functions: schedule.functions,
-            warmUp: settings.warmUp, timelineInterval: settings.timeline)
+            warmUp: settings.warmUp, interval: settings.sampleInterval,
+            timelineInterval: settings.timeline)
         var replay = Replay(schedule: schedule, gateway: gateway, reference: reference)
         replay.warmUp = settings.warmUp
         let ready = replay

@@ -37,6 +37,7 @@ struct FunctionBenchSettings: Sendable {
     var comparesPolicies: Bool
     var repetitions: Int
     var timeline: Nanoseconds
+    var sampleInterval: Nanoseconds
     var memoryLimit: ByteCount?
     var containersMax: Int
 
@@ -70,6 +71,7 @@ struct FunctionBenchSettings: Sendable {
             withReference: !invocation.flag("without-reference"))
         repetitions = invocation.integer("repetitions")
         timeline = invocation.duration("timeline")
+        sampleInterval = invocation.duration("sample-interval")
         memoryLimit = invocation.sizeIfSet("memory-limit")
         containersMax = invocation.integer("containers-max")
         functions = defaultFunctions
@@ -88,8 +90,8 @@ struct FunctionBenchSettings: Sendable {
         else {
             throw UsageError("--repetitions and --without-reference need --policies")
         }
-        guard timeline >= .milliseconds(50) else {
-            throw UsageError("--timeline must be at least 50ms")
+        guard timeline >= .milliseconds(50), sampleInterval >= .milliseconds(50) else {
+            throw UsageError("--timeline and --sample-interval must be at least 50ms")
         }
         guard schedule == nil || (trace == nil && !invocation.isGiven("functions")) else {
             throw UsageError(

@@ -86,6 +86,7 @@ extension FunctionBenchSettings {
         comparesPolicies = false
         repetitions = 1
         timeline = .seconds(1)
+        sampleInterval = .milliseconds(250)
         memoryLimit = nil
         containersMax = 1
     }

@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import loads
+import virtual
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = ["farmem", "offloadd", "fngateway", "farswap", "memserver"]
@@ -105,13 +106,19 @@ class Configuration(dict):
 
 def configuration(rows, *, duration, warm_up, speedup, policies, seed=1, variants=(), options=(), keep_alive=loads.KEEP_ALIVE,
                   far_size="8GiB", memory_limit=None, timeline="1s", repetitions=1, without_reference=False,
-                  containers_max=1, extra=None):
-    """`rows` as from loads.schedule; `duration` and `warm_up` in seconds of real time, `keep_alive` in the trace's."""
-    return Configuration(
+                  containers_max=1, extra=None, guest_memory=None, sample_interval=None):
+    """`rows` as from loads.schedule; `duration` and `warm_up` in seconds of real time, `keep_alive` in the trace's. With `guest_memory` it runs
+    in the lab in virtual time, and seconds are the guest's."""
+    made = Configuration(
         duration=duration, warm_up=warm_up, speedup=speedup, policies=list(policies), seed=seed, variants=list(variants),
         options=list(options), keep_alive=keep_alive, far_size=far_size, memory_limit=memory_limit, timeline=timeline,
         repetitions=repetitions, without_reference=without_reference, containers_max=containers_max,
         schedule=loads.schedule_text(rows), extra=extra or {})
+    if sample_interval:
+        made["sample_interval"] = sample_interval
+    if guest_memory:
+        made["virtual"] = {"memory": guest_memory, "kernel": virtual.kernel()}
+    return made
 
 
 def command(config, schedule_file, functions, json_file):
@@ -124,11 +131,18 @@ def command(config, schedule_file, functions, json_file):
         words += ["--variant", variant]
     for option in config["options"]:
         words += ["--offload-option", option]
+    if "sample_interval" in config:
+        words += ["--sample-interval", config["sample_interval"]]
     if config["memory_limit"]:
         words += ["--memory-limit", config["memory_limit"]]
     if config["without_reference"]:
         words += ["--without-reference"]
     return [str(word) for word in words]
+
+
+def in_lab(config, words, exchange, limit):
+    """The command for the host, and a file's name is the same inside and outside."""
+    return virtual.command(words, config["virtual"]["memory"], exchange, limit, {"FARMEM_BIN_DIR": binaries()})
 
 
 def verified(report):
@@ -170,13 +184,16 @@ def run(directory, experiment, label, config, allowance=240):
     began = time.time()
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     names = {line.split(",")[1] for line in config["schedule"].splitlines()[1:]}
+    virtually = "virtual" in config
     with Aliases(names) as functions, tempfile.TemporaryDirectory() as scratch:
         schedule_file = pathlib.Path(scratch) / "schedule.csv"
         schedule_file.write_text(config["schedule"])
         json_file = pathlib.Path(scratch) / "report.json"
         words = command(config, schedule_file, functions, json_file)
+        if virtually:
+            words = in_lab(config, words, scratch, limit)
         log = directory / "results" / f"{label}.log"
-        status = supervise(words, log, limit)
+        status = supervise(words, log, limit + (60 if virtually else 0))
         if status not in (0, 1) or not json_file.exists():
             raise NotRun(f"{label}: farmem bench functions ended with {status}: {last_line(log)}")
         report = json.loads(json_file.read_text())
@@ -184,6 +201,8 @@ def run(directory, experiment, label, config, allowance=240):
               "seconds": round(time.time() - began, 1), "seed": config["seed"], "configuration": dict(config),
               "revision": revision(), "machine": report.pop("machine"), "report": report}
     fault = verified(report)
+    if virtually:
+        result.update(virtual=True, host=virtual.host(), report=virtual.without_latencies(report))
     path = result_path(directory, label, config)
     if fault:
         path = directory / "rejected" / path.name

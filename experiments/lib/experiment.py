@@ -20,8 +20,7 @@ import pathlib
 import sys
 
 import bench
-
-MODES = ["smoke", "lite", "full"]
+import virtual
 
 
 def arguments(description, plots=False):
@@ -29,6 +28,8 @@ def arguments(description, plots=False):
     mode = parser.add_mutually_exclusive_group()
     for word, text in [("smoke", "about a minute, to see that it works"), ("lite", "minutes (default)"), ("full", "the paper's durations")]:
         mode.add_argument(f"--{word}", dest="mode", action="store_const", const=word, help=text)
+    mode.add_argument("--virtual", dest="mode", action="store_const", const="virtual", help="the paper's durations in the lab in virtual time; some experiments")
+    mode.add_argument("--virtual-smoke", dest="mode", action="store_const", const="virtual-smoke", help="the same for minutes of virtual time")
     parser.add_argument("--output", default=str(bench.ROOT / "experiments" / "out"), metavar="DIR", help="default experiments/out")
     if not plots:
         parser.add_argument("--seed", type=int, default=1)
@@ -47,6 +48,9 @@ def home(options, name):
 def run_main(name, description, body):
     """`body(options, directory)` gives the labels of the results it made, and the configurations they were made with."""
     options = arguments(description)
+    if options.mode.startswith("virtual") and name not in virtual.EXPERIMENTS:
+        bench.say(f"{name}: has no virtual time; {', '.join(virtual.EXPERIMENTS)} have")
+        return 64
     directory = home(options, name)
     try:
         made = body(options, directory)
@@ -82,7 +86,13 @@ def plot_main(name, description, body):
     options = arguments(description, plots=True)
     directory = home(options, name)
     try:
-        summary = body(directory, results(directory))
+        found = results(directory)
+        if any(result.get("virtual") for result in found.values()):
+            # Of virtual time there is one drawing for all experiments: memory, pages and decisions, nothing else.
+            import virtualplots
+            summary = virtualplots.summary(name, directory, found)
+        else:
+            summary = body(directory, found)
     except bench.NotRun as error:
         bench.say(f"{name}: {error}")
         return 1

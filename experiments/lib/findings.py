@@ -11,6 +11,7 @@ class Findings:
     def __init__(self, result):
         self.result = result
         self.report = result["report"]
+        self.virtual = bool(result.get("virtual"))
         self.speedup = result["configuration"]["speedup"]
         self.functions = self.report["functions"]
         self.failed = dict(self.report.get("failed_functions", {}))
@@ -40,6 +41,8 @@ class Findings:
 
     def latencies(self, policy, function=None):
         """Milliseconds, of the functions that are whole under this policy."""
+        if self.virtual:
+            raise ValueError("a run in virtual time has no latencies")
         return [request["latency_us"] / 1000 for request in self.requests(policy, function)
                 if self.whole_cached(policy, request["function"])]
 
@@ -138,9 +141,15 @@ class Findings:
     def note(self):
         """What every figure says of its run."""
         machine = self.result["machine"]
+        if self.virtual:
+            return (f"Virtual time, uncompressed: {self.report['duration_ms'] // 1000} s per policy, seed {self.result['seed']}, one processor of User-Mode Linux "
+                    f"{machine['kernel']}; its latencies mean nothing and are not reported. {self.revision()}")
         text = (f"{self.report['duration_ms'] // 1000} s per policy, {self.speedup}x compressed time (keep-alive, delays, windows and percentiles alike), "
-                f"seed {self.result['seed']}, {machine['processors']} processors, Linux {machine['kernel']}, {self.result['revision']['git'][:10]}")
-        return text + (" (changed)" if self.result["revision"]["dirty"] else "")
+                f"seed {self.result['seed']}, {machine['processors']} processors, Linux {machine['kernel']}, ")
+        return text + self.revision()
+
+    def revision(self):
+        return self.result["revision"]["git"][:10] + (" (changed)" if self.result["revision"]["dirty"] else "")
 
     def troubles(self):
         """Lines about what is not in the figures."""

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import loads
 import report
 import stats
 import tables
+import virtual
 
 
 class Loads(unittest.TestCase):
@@ -104,7 +106,8 @@ class Runs(unittest.TestCase):
         self.log = pathlib.Path(self.scratch.name) / "asked"
 
     def run_all(self, *words, fault="", status=0):
-        environment = dict(os.environ, FARMEM_BIN_DIR=str(HERE / "programs"), FAKE_LOG=str(self.log), FAKE_FAULT=fault)
+        environment = dict(os.environ, FARMEM_BIN_DIR=str(HERE / "programs"), FARMEM_LAB=str(HERE / "programs" / "lab"), FAKE_LOG=str(self.log),
+                           FAKE_FAULT=fault)
         done = subprocess.run([str(HERE.parent / "run-all"), "--output", str(self.output), *words], env=environment, capture_output=True, text=True, timeout=280)
         self.assertEqual(done.returncode, status, done.stderr + done.stdout)
         return done
@@ -178,7 +181,54 @@ class Runs(unittest.TestCase):
 
     def test_wrong_use_is_64(self):
         self.run_all("--only", "nothing", status=64)
-        self.run_all("--virtual", status=64)
+        self.run_all("--virtual", "--only", "density", status=64)
+        self.run_all("--virtual", "--full", status=64)
+
+    def test_virtual_time_has_memory_and_pages_and_no_latency(self):
+        self.run_all("--virtual")
+        count = self.asked()
+        self.assertEqual(count, len(virtual.EXPERIMENTS))
+        self.assertIn("--duration 3600s --warm-up 600s --speedup 1 ", self.log.read_text())
+        self.assertIn("--keep-alive 600000ms", self.log.read_text())
+        for name in virtual.EXPERIMENTS:
+            directory = self.output / "virtual" / name
+            file, = (directory / "results").glob("*.json")
+            result = json.loads(file.read_text())
+            self.assertIs(result["virtual"], True)
+            self.assertEqual(result["configuration"]["virtual"]["kernel"], "source-fake/build-default-fake")
+            self.assertNotIn("latency", file.read_text())
+            self.assertNotIn("_us\"", file.read_text())
+            self.assertTrue(result["report"]["phases"][1]["decisions"])
+            for text in directory.glob("*.md"):
+                self.assertIsNone(re.search(r"\bms\b|p95|P95", text.read_text()), text)
+            for figure, _ in json.loads((directory / "summary.json").read_text())["figures"]:
+                self.assertGreater((directory / figure).stat().st_size, 5000, figure)
+                self.assertTrue((directory / figure).with_suffix(".pdf").exists())
+        text = (self.output / "REPORT.md").read_text()
+        section = text[text.index("## Virtual time"):]
+        self.assertIn("| float-high | Farmem |", section)
+        self.assertIn("latencies of virtual time mean nothing", section)
+        # It decides nothing that real time decides.
+        self.assertNotIn("**PASS**", text)
+        self.run_all("--virtual")
+        self.assertEqual(self.asked(), count, "measured again what was there")
+
+    def test_real_and_virtual_time_do_not_replace_each_other(self):
+        self.run_all("--only", "diverse-benchmarks")
+        real = (self.output / "diverse-benchmarks" / "summary.json").read_text()
+        self.run_all("--virtual", "--smoke")
+        self.assertEqual((self.output / "diverse-benchmarks" / "summary.json").read_text(), real)
+        text = (self.output / "REPORT.md").read_text()
+        self.assertIn("run-all --lite`", text)
+        self.assertIn("## Diverse benchmarks", text)
+        self.assertIn("### Diverse benchmarks", text)
+        self.run_all("--report-only")
+        self.assertIn("### Diverse benchmarks", (self.output / "REPORT.md").read_text())
+
+    def test_a_wrong_response_in_virtual_time_rejects_the_result(self):
+        done = self.run_all("--virtual", "--only", "ablation", fault="wrong", status=1)
+        self.assertIn("rejected", done.stderr)
+        self.assertFalse(list((self.output / "virtual" / "ablation" / "results").glob("*.json")))
 
 
 class Aliases(unittest.TestCase):
@@ -206,6 +256,14 @@ class Findings(unittest.TestCase):
         data = findings.Findings(self.result())
         self.assertAlmostEqual(data.saved("farmem", "bert-low"), 0.75)
         self.assertAlmostEqual(data.change("farmem", "bert-low"), 0.04)
+
+    def test_virtual_time_refuses_to_speak_of_latency(self):
+        data = findings.Findings(dict(self.result(), virtual=True))
+        self.assertAlmostEqual(data.saved("farmem", "bert-low"), 0.75)
+        for ask in (lambda: data.latency("farmem", "bert-low", 95), lambda: data.change("farmem", "bert-low"),
+                    lambda: data.pooled_change("farmem", ["bert-low"]), lambda: data.change_interval("farmem", "bert-low")):
+            with self.assertRaises(ValueError):
+                ask()
 
     def test_a_request_that_failed_in_the_warm_up_counts(self):
         data = findings.Findings(self.result("failed"))
