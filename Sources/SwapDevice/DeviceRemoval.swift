@@ -64,7 +64,7 @@ package struct DeviceRemoval {
     /// Removes all but the swapped pages: loop device, mount, processes, state. Steps that have
     /// nothing to do are passed over, so that it also finishes what was begun before.
     package func dismantle(_ record: DeviceRecord) throws {
-        if record.frontend == "nbd" || record.frontend == "module" {
+        if record.frontend == "nbd" || record.isModules {
             if record.frontend == "nbd" {
                 try dismantleKernelNBD(record)
             } else {
@@ -174,7 +174,7 @@ package struct DeviceRemoval {
                 try KernelNBDAttachment(directory: directory, log: log).replaceKeeper(&changed)
                 return .keeperReplaced
             }
-            if record.frontend == "module", try KernelModule.status(name) != nil {
+            if record.isModules, try KernelModule.status(name) != nil {
                 return try healthy(record)
             }
             try dismantle(record)

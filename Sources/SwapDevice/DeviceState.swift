@@ -12,12 +12,15 @@ package struct DeviceRecord: Equatable, Sendable {
     package var keeperPid: Int32 = 0
     /// In clock ticks since boot, so that a recycled pid is not taken for the keeper.
     package var keeperStart: UInt64 = 0
-    /// `/dev/loopN` or `/dev/nbdN`, empty until bound.
+    /// What is swapped on: `/dev/loopN`, `/dev/nbdN`, or the area of frontswap; empty until bound.
     package var device: String = ""
     /// Settings of the machine that it asked to be at least so high.
     package var raised: [HostSetting: Int64] = [:]
     /// How a keeper of the nbd frontend is started, argument 0 first.
     package var keeperCommand: [String] = []
+
+    /// Whether farmem.ko serves it, as a disk of its own or behind a swap area.
+    var isModules: Bool { frontend == "module" || frontend == "frontswap" }
 
     package init(name: String, url: String, size: ByteCount, frontend: String) {
         self.name = name

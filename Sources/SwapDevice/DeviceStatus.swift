@@ -56,7 +56,7 @@ package struct DeviceStatus: Sendable {
         condition = .dead
         let area = try swapAreas().first { $0.path == record.device }
         swapUsed = ByteCount(area?.used ?? 0)
-        guard record.frontend != "module" else {
+        guard !record.isModules else {
             readModule()
             return
         }

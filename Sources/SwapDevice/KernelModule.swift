@@ -15,6 +15,8 @@ package enum KernelModule {
         package var size: ByteCount
         /// How much it may hold at one time; nil: as much as there are addresses.
         package var capacity: ByteCount?
+        /// The swap area to serve by frontswap; nil makes a disk.
+        package var area: String?
         /// Where the backend `rdma` has its memory.
         package var server: Server?
 
@@ -103,6 +105,9 @@ package enum KernelModule {
             (FARMEM_A_SIZE, .u64(setup.size.bytes)),
         ]
         if let capacity = setup.capacity { words.append((FARMEM_A_CAPACITY, .u64(capacity.bytes))) }
+        if let area = setup.area {
+            words += [(FARMEM_A_FRONTEND, .text("frontswap")), (FARMEM_A_AREA, .text(area))]
+        }
         if let server = setup.server { words += server.words }
         return ModuleStatus(try ask(FARMEM_CMD_ATTACH, words))
     }
@@ -181,6 +186,10 @@ extension SwapDeviceError {
 package struct ModuleStatus: Equatable, Sendable {
     /// The block device is `/dev/<disk>`; empty where there is none.
     package private(set) var disk = ""
+    /// The swap area it serves by frontswap; empty where it has a disk.
+    package private(set) var area = ""
+    /// How often its disk is open, or 1 while its swap area is in use.
+    package private(set) var openers: UInt64 = 0
     package private(set) var backend = ""
     /// Bytes held now: pages, or slabs where the module holds slabs.
     package private(set) var used = ByteCount.zero
@@ -199,6 +208,8 @@ package struct ModuleStatus: Equatable, Sendable {
         for (type, value) in Self.attributes(bytes[...]) {
             switch type {
             case FARMEM_A_DISK.rawValue: disk = Self.text(value)
+            case FARMEM_A_AREA.rawValue: area = Self.text(value)
+            case FARMEM_A_OPENERS.rawValue: openers = Self.number(value) ?? 0
             case FARMEM_A_BACKEND.rawValue: backend = Self.text(value)
             case FARMEM_A_USED.rawValue: used = ByteCount(Self.number(value) ?? 0)
             case FARMEM_A_SLAB.rawValue: slab = ByteCount(Self.number(value) ?? 0)

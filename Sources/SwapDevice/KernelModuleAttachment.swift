@@ -51,6 +51,39 @@ package struct KernelModuleAttachment {
         }
     }
 
+    /// The same for a swap area that the kernel's frontswap serves from the module: `path` is a disk that was made a swap
+    /// area, or a file, which is made when it is not there. What the module refuses is kept on it.
+    package func attach(
+        _ request: AttachRequest, _ setup: KernelModule.Setup, area path: String
+    ) throws(SwapDeviceError) -> String {
+        try Self.check()
+        if try KernelModule.status(setup.name) != nil { throw .nameInUse(setup.name) }
+        let area = try FrontswapArea(path)
+        do throws(SwapDeviceError) {
+            return try steps.run(request, frontend: "frontswap") { record in
+                record.device = area.path
+                try steps.directory.save(record)
+                var setup = setup
+                setup.area = area.path
+                // First, as it refuses an area in use, and a kernel that cannot do it.
+                _ = try KernelModule.attach(setup)
+                try area.prepare(size: request.size, label: "farmem-\(request.name)")
+                // Without discards: frontswap is told of every page, and the disk's blocks stay reserved.
+                guard unsafe fm_swapon(area.path, request.priority, false) == 0 else {
+                    throw SystemError.last("swapon \(area.path)")
+                }
+                guard try KernelModule.status(setup.name)?.openers == 1 else {
+                    throw SwapDeviceError.missingKernelFeature(
+                        "the kernel gave \(area.path) to another backend of frontswap")
+                }
+                return area.path
+            }
+        } catch {
+            area.undo()
+            throw error
+        }
+    }
+
     /// devtmpfs makes the node before the module answers; udev may be a moment later with its own.
     private func awaitNode(_ path: String) throws(SwapDeviceError) {
         for _ in 0..<100 where !fileExists(path) { sleepNanoseconds(20_000_000) }
@@ -64,7 +97,7 @@ extension DeviceRemoval {
     /// Removes a device of the module, whatever there is of it. Throws while pages are on it.
     func dismantleKernelModule(_ record: DeviceRecord) throws {
         guard let status = try KernelModule.status(record.name) else { return }
-        let device = "/dev/\(status.disk)"
+        let device = status.area.isEmpty ? "/dev/\(status.disk)" : status.area
         if try swapAreas().contains(where: { $0.path == device }) {
             try check("swapoff \(device)") { unsafe fm_swapoff(device) }
         }

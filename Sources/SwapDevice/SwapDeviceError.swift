@@ -19,6 +19,8 @@ package enum SwapDeviceError: Error, Equatable, Sendable {
     /// What is in swap would not fit into memory.
     case wouldNotFit(usedBytes: UInt64, availableBytes: UInt64)
     case fallbackUnusable(path: String, SystemError)
+    /// What was named as a swap area is none, or cannot be one: why.
+    case noSwapArea(path: String, String)
     /// A file of the state directory makes no sense.
     case brokenState(String)
     /// Another farswap command works on this device.
@@ -50,6 +52,7 @@ extension SwapDeviceError: CustomStringConvertible {
             """
         case .fallbackUnusable(let path, let error):
             "the fallback file \(path) cannot be used (\(error)); give a file on a disk with room for it"
+        case .noSwapArea(let path, let why): "\(path) \(why)"
         case .brokenState(let path):
             "\(path) makes no sense; farswap status --repair removes it"
         case .busy(let name): "another farswap command works on '\(name)'; try again"

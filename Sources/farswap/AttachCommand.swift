@@ -26,7 +26,9 @@ enum DataOptions {
         ),
         Option(
             "fallback", .string, placeholder: "FILE",
-            help: "A local file, as large as the device, for pages that far memory refuses."),
+            help:
+                "A local file, as large as the device, for pages that far memory refuses. With --frontend frontswap also a disk, after mkswap."
+        ),
         Option(
             "fallback-mode", .choice(["refused", "mirror"]), default: "refused",
             help:
@@ -68,9 +70,10 @@ enum AttachCommand {
             Option("size", .size, required: true, help: "Size of the device."),
             Option("name", .string, default: "far0", help: "The device's name on this host."),
             Option(
-                "frontend", .choice(["auto", "fuse", "nbd", "module"]), default: "auto",
+                "frontend", .choice(["auto", "fuse", "nbd", "module", "frontswap"]),
+                default: "auto",
                 help:
-                    "How the kernel reaches it. module: farmem.ko. auto: nbd.ko for NBD URLs and farmem.ko for rdma:// where the kernel has them, else fuse."
+                    "How the kernel reaches it. module: farmem.ko. frontswap: farmem.ko on a patched Linux 6.1, with --fallback as the swap area. auto: nbd.ko for NBD URLs and farmem.ko for rdma:// where the kernel has them, else fuse."
             ),
             Option(
                 "priority", .integer(-1...32767), default: "100",
@@ -136,9 +139,13 @@ enum AttachCommand {
         }
         let directory = DeviceDirectory()
         let log = Logger(level: .info)
+        let area = try ModuleFrontend.area(invocation)
         do throws(SwapDeviceError) {
             let device =
-                if let module {
+                if let module, let area {
+                    try KernelModuleAttachment(directory: directory, log: log)
+                        .attach(request, module, area: area)
+                } else if let module {
                     try KernelModuleAttachment(directory: directory, log: log)
                         .attach(request, module)
                 } else if isKernels {
@@ -188,7 +195,7 @@ func ownExecutable() throws(SystemError) -> String {
 func failure(_ error: SwapDeviceError) -> CommandFailure {
     let status: ExitStatus =
         switch error {
-        case .badName, .sizeTooSmall: .usage
+        case .badName, .sizeTooSmall, .noSwapArea: .usage
         case .nameInUse, .busy, .wouldNotFit, .startTimedOut: .tryAgain
         case .noSuchDevice: .usage
         case .notRoot: .permission

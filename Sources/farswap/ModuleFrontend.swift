@@ -17,7 +17,10 @@ enum ModuleFrontend {
             if case .moduleMemory = source.source { throw UsageError(onlyForModule) }
             return nil
         }
-        if let option = fuseOptions.first(where: { invocation.isGiven($0) }) {
+        _ = try area(invocation)
+        if let option = fuseOptions.first(where: {
+            invocation.isGiven($0) && !($0 == "fallback" && isFrontswap(invocation))
+        }) {
             throw UsageError("--\(option) needs --frontend fuse")
         }
         let (name, size) = (invocation.string("name"), invocation.size("size"))
@@ -38,8 +41,25 @@ enum ModuleFrontend {
             setup.server = try server(invocation, url)
             return setup
         case .shm, .nbd, .dram:
-            throw UsageError("--frontend module takes rdma:// and dram:CAPACITY only; use fuse")
+            throw UsageError(
+                "--frontend \(invocation.string("frontend")) takes rdma:// and dram:CAPACITY only; use fuse"
+            )
         }
+    }
+
+    private static func isFrontswap(_ invocation: Invocation) -> Bool {
+        invocation.string("frontend") == "frontswap"
+    }
+
+    /// The swap area that frontswap is to serve; nil for a disk of the module's own.
+    static func area(_ invocation: Invocation) throws(UsageError) -> String? {
+        guard isFrontswap(invocation) else { return nil }
+        guard let path = invocation.stringIfSet("fallback") else {
+            throw UsageError(
+                "--frontend frontswap needs --fallback: the file or disk that is swapped on, for what far memory refuses"
+            )
+        }
+        return path
     }
 
     /// What only a process in the path of the pages can do.
@@ -48,7 +68,7 @@ enum ModuleFrontend {
     private static func isWanted(
         _ invocation: Invocation, _ source: FarMemoryURL
     ) throws(UsageError) -> Bool {
-        if invocation.string("frontend") == "module" { return true }
+        if ["module", "frontswap"].contains(invocation.string("frontend")) { return true }
         if invocation.isGiven("synchronous") {
             throw UsageError("--synchronous needs --frontend module")
         }

@@ -15,6 +15,7 @@ private let wrongUses = [
     WrongUse(["attach", "dram:/dev/shm/x", "--size", "64KiB"], 64),
     WrongUse(["attach", "dram:/dev/shm/x", "--size", "64MiB", "--name", "../x"], 64),
     WrongUse(["attach", "dram:/dev/shm/x", "--size", "64MiB", "--frontend", "module"], 64),
+    WrongUse(["attach", "dram:64MiB", "--size", "64MiB", "--frontend", "frontswap"], 64),
     WrongUse(["attach", "dram:/nonexistent/x", "--size", "64MiB"], 71),
     WrongUse(["detach", "nothing"], 64),
 ]

@@ -260,6 +260,12 @@ struct farmem_device *farmem_attach(struct farmem_options *options)
 	lockdep_assert_held(&farmem_mutex);
 	if (farmem_find(options->name))
 		return ERR_PTR(-EEXIST);
+	if (options->area) {
+		error = farmem_area_check(options);
+		if (error)
+			return ERR_PTR(error);
+		error = -ENOENT;
+	}
 	device = kzalloc(sizeof(*device), GFP_KERNEL);
 	if (!device)
 		return ERR_PTR(-ENOMEM);

@@ -180,6 +180,7 @@ int farmem_disk_remove(struct farmem_device *device);
 /* frontswap.c */
 int farmem_frontswap_init(void);
 void farmem_frontswap_exit(void);
+int farmem_area_check(struct farmem_options *options);
 int farmem_area_add(struct farmem_device *device, struct farmem_options *options);
 int farmem_area_remove(struct farmem_device *device);
 const char *farmem_area_path(struct farmem_device *device);

@@ -47,7 +47,7 @@
 struct farmem_area {
 	struct farmem_device *device;
 	struct list_head link;
-	char *path;
+	const char *path;
 	dev_t dev;
 	unsigned long inode;
 	int type;
@@ -261,6 +261,14 @@ static int look_at(struct farmem_area *area, struct farmem_options *options)
 	return error;
 }
 
+/* What can be refused before the backend does anything. */
+int farmem_area_check(struct farmem_options *options)
+{
+	struct farmem_area area = { .path = options->area };
+
+	return look_at(&area, options);
+}
+
 int farmem_area_add(struct farmem_device *device, struct farmem_options *options)
 {
 	struct farmem_area *area = kzalloc(sizeof(*area), GFP_KERNEL);
@@ -346,9 +354,14 @@ void farmem_frontswap_exit(void)
 
 #else /* FRONTSWAP_MODULES */
 
-int farmem_area_add(struct farmem_device *device, struct farmem_options *options)
+int farmem_area_check(struct farmem_options *options)
 {
 	options->problem = "farmem: frontswap is for Linux 6.1 with our patches";
+	return -EOPNOTSUPP;
+}
+
+int farmem_area_add(struct farmem_device *device, struct farmem_options *options)
+{
 	return -EOPNOTSUPP;
 }
 

@@ -1,0 +1,8 @@
+#!/bin/bash
+# farswap attaches, shows, repairs and detaches swap areas that farmem.ko serves by frontswap, on a kernel with kernel-patch/patches; on
+# others, that it says so and changes nothing.
+[ -x "${FARMEM_BIN_DIR:?}/farswap" ] ||
+    { echo "no farswap in $FARMEM_BIN_DIR: run swift build -c release --static-swift-stdlib" && exit 77; }
+. "$(dirname "$0")/../module/build.sh"
+"$lab" "${run[@]}" --memory 768M --timeout "${TIMEOUT:-900}" --env "FARMEM_BIN_DIR=$FARMEM_BIN_DIR" \
+    -- "$here/farswap-frontswap-in-guest.sh" "$module"
