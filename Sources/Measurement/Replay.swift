@@ -136,9 +136,10 @@ package struct Replay: Sendable {
             threads.append(
                 try WorkerThread("replay") {
                     let client = HTTPClient(target: gateway)
-                    while let index = board.next(), !cancellation.isCancelled {
-                        let result = send(
-                            schedule.requests[index], client, start: start, cancellation)
+                    while let index = board.next(
+                        schedule, start: start, cancellation: cancellation)
+                    {
+                        let result = send(schedule.requests[index], client, start: start)
                         board.set(index, result)
                         if index % 16 == 0 { progress(index) }
                     }
@@ -149,19 +150,12 @@ package struct Replay: Sendable {
     }
 
     private func send(
-        _ request: ScheduledRequest, _ client: HTTPClient, start: Int64,
-        _ cancellation: Cancellation
+        _ request: ScheduledRequest, _ client: HTTPClient, start: Int64
     ) -> RequestResult {
         var result = RequestResult(
             function: request.function, isWarmUp: request.due < warmUp, outcome: .skipped,
             latency: .zero, isCold: false)
         let due = start + request.due.nanoseconds
-        while true {
-            if cancellation.isCancelled { return result }
-            let left = due - monotonicNow()
-            if left <= 0 { break }
-            sleepNanoseconds(min(left, 200_000_000))
-        }
         let function = schedule.functions[request.function]
         do throws(HTTPClientError) {
             let response = try client.send(function: function, seed: request.seed)
@@ -181,18 +175,30 @@ package struct Replay: Sendable {
 
     /// Hands out the requests and takes the results.
     private final class Board: Sendable {
-        private let count: Int
-        private let taken = Atomic<Int>(0)
+        private let taken = Mutex(0)
         private let done: Mutex<[RequestResult?]>
 
         init(count: Int) {
-            self.count = count
             done = Mutex(Array(repeating: nil, count: count))
         }
 
-        func next() -> Int? {
-            let index = taken.wrappingAdd(1, ordering: .relaxed).oldValue
-            return index < count ? index : nil
+        /// The next request, when it is due; nil after the last, or when cancelled. One worker waits for its time and the others for it:
+        /// all of them looking at the clock would be most of what an idle minute costs.
+        func next(
+            _ schedule: RequestSchedule, start: Int64, cancellation: Cancellation
+        ) -> Int? {
+            taken.withLock { taken in
+                guard taken < schedule.requests.count else { return nil }
+                let due = start + schedule.requests[taken].due.nanoseconds
+                while true {
+                    if cancellation.isCancelled { return nil }
+                    let left = due - monotonicNow()
+                    if left <= 0 { break }
+                    sleepNanoseconds(min(left, 200_000_000))
+                }
+                defer { taken += 1 }
+                return taken
+            }
         }
 
         func set(_ index: Int, _ result: RequestResult) { done.withLock { $0[index] = result } }
