@@ -4,6 +4,8 @@ READ of 4 KiB with nothing around it, in rounds whose order alternates.
 
 A page fault of User-Mode Linux costs more than the READ: the host's kernel is asked several times. What it costs without RDMA is measured
 with the backend dram, which copies, and the share of RDMA is the difference; that is judged. The whole fault is printed too.
+
+And what memserver itself does while pages move that need no new slab, for some pages and for twice as many.
 """
 
 import argparse
@@ -35,11 +37,40 @@ def start_server():
     keys.write_text(f"lab:{SECRET}\n")
     ours, theirs = os.pipe()
     with open("/tmp/memserver.log", "wb") as log:
-        subprocess.Popen([str(binary_directory() / "memserver"), "serve", "--capacity", "256MiB", "--pool", "/dev/shm/pool", "--rdma", FAR,
+        process = subprocess.Popen([str(binary_directory() / "memserver"), "serve", "--capacity", "256MiB", "--pool", "/dev/shm/pool", "--rdma", FAR,
                           "--auth-file", str(keys), "--ready-fd", str(theirs)], stdout=log, stderr=log, pass_fds=[theirs])
     os.close(theirs)
     if not os.read(ours, 64):
         raise SystemExit(f"memserver did not start: {pathlib.Path('/tmp/memserver.log').read_text()[-300:]}")
+    return process
+
+
+def server_time(process):
+    """User and system time of all its threads in milliseconds, in whole ticks."""
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def server_share(process, smoke):
+    """Pages moved, and memserver's time meanwhile: rounds of one benchmark, then of two. All slabs are granted before."""
+    size = 8 if smoke else 32
+    netlink("attach", "far", "rdma", 96 << 20, 96 << 20, "reserve", *RDMA[2:])
+    run(["mkswap", "/dev/farmem0"])
+    run(["swapon", "/dev/farmem0"])
+    spent = []
+    try:
+        for repeats in (1, 2):
+            counted = json.loads(netlink("status", "far"))
+            before = server_time(process)
+            for seed in range(repeats):
+                run([binary_directory() / "farmem", "bench", "swap", "--size", f"{size}MiB", "--seed", seed + 1, "--json"])
+            now = json.loads(netlink("status", "far"))
+            pages = sum(now[name] - counted[name] for name in ("pages_read", "pages_written"))
+            spent.append({"pages": pages, "ms": server_time(process) - before, "slabs": now["slabs_granted"] - counted["slabs_granted"]})
+    finally:
+        run(["swapoff", "/dev/farmem0"])
+        netlink("detach", "far")
+    return spent
 
 
 def raw(wait):
@@ -77,7 +108,8 @@ def main():
     arguments = parser.parse_args()
     os.environ["FARMEM_RUNTIME_DIR"] = "/run/farmem"
     run(["insmod", arguments.module])
-    start_server()
+    server = start_server()
+    spent = server_share(server, arguments.smoke)
     disk = pathlib.Path("/tmp/disk")
     disk.touch()
     os.truncate(disk, SIZE)
@@ -101,12 +133,15 @@ def main():
     print(f"{'':28}{'p50 us':>8}{'p99 us':>9}{'pages/s':>9}{'of a READ':>11}")
     for name, figures in medians.items():
         print(f"{name:28}{figures['p50']:8.1f}{figures['p99']:9.1f}{figures['per_second']:9,.0f}{figures['p50'] / read:10.2f}x")
-    verdicts = []
+    for share in spent:
+        print(f"memserver while {share['pages']:,} pages moved ({share['slabs']} slabs granted): {share['ms']:.0f} ms")
+    # Two ticks: what is counted is whoever runs at a tick.
+    verdicts = [judge("memserver's time for twice the pages, more", spent[1]["ms"] - spent[0]["ms"], most=20, unit=" ms")]
     for kind in ("frontswap", "block"):
         for how in ("asleep", "polled"):
             share = (medians[f"{kind}, rdma, {how}"]["p50"] - medians[f"{kind}, dram"]["p50"]) / read
             verdicts.append(judge(f"{kind}, {how}: RDMA's share of a swap-in / a READ of 4 KiB", share, most=1.3))
-    return finish("fault", arguments, {"rounds": results, "median": medians}, verdicts)
+    return finish("fault", arguments, {"rounds": results, "median": medians, "memserver": spent}, verdicts)
 
 
 if __name__ == "__main__":
