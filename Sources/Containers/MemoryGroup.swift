@@ -69,8 +69,16 @@ package final class MemoryGroup: Sendable {
         let usageFile = version == .v1 ? "memory.usage_in_bytes" : "memory.current"
         var use = parseMemoryStatistics(try text("memory.stat"), version: version)
         use.local = ByteCount(try number(usageFile))
-        if version == .v2, let swap = try? number("memory.swap.current") {
-            use.far = ByteCount(swap) - (use.swapCached ?? .zero)
+        switch version {
+        case .v1:
+            // Counters are exact; memory.stat's may lag by some hundred pages for two seconds, which is all that a small container has.
+            if let both = try? number("memory.memsw.usage_in_bytes") {
+                use.far = ByteCount(both) - use.local
+            }
+        case .v2:
+            if let swap = try? number("memory.swap.current") {
+                use.far = ByteCount(swap) - (use.swapCached ?? .zero)
+            }
         }
         return use
     }

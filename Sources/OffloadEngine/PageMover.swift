@@ -23,6 +23,8 @@ final class PageMover: PageEngine {
     /// Until then pages are freed through the group, for touching did not free them.
     private var untouchableUntil: Int64 = 0
     private static let untouchableTime: Int64 = 5_000_000_000
+    /// Fewer pages than this prove nothing: a processor counts up to 64 in advance.
+    private static let countedAside: UInt64 = 128
 
     init(reclaimer: GroupReclaimer?, isDryRun: Bool) {
         self.reclaimer = reclaimer
@@ -141,12 +143,20 @@ final class PageMover: PageEngine {
         var pass = start
         pass.waiting = waitingPages(processes, start)
         if monotonicNow() < untouchableUntil { pass.mustNotTouch = true }
+        let localBefore = try? start.container.group.use().local
+        var touched: UInt64 = 0
         for process in processes where !report.wasHalted {
-            release(targets(start.container.pages(of: process)), of: process, pass, &report)
+            touched += release(
+                targets(start.container.pages(of: process)), of: process, pass, &report)
         }
         guard !report.wasHalted, report.released > .zero,
-            let left = waitingPages(processes, start), left * 4 >= report.released.pages
+            var left = waitingPages(processes, start), left * 4 >= report.released.pages
         else { return }
+        // The kernel's statistics lag. Its count of local memory does not, but for what each processor has put aside.
+        if touched > 0, let localBefore, let localAfter = try? start.container.group.use().local {
+            left = min(left, touched - min(touched, (localBefore - localAfter).pages.pages))
+            guard left * 4 >= report.released.pages, left >= Self.countedAside else { return }
+        }
         // When swap is more than half full the kernel gives a touched page's slot back, and the page must be
         // written again instead of being freed: let it reclaim from the group for a while.
         untouchableUntil = monotonicNow() + Self.untouchableTime
@@ -159,12 +169,14 @@ final class PageMover: PageEngine {
         report.released -= PageCount(min(stuck, report.released.pages))
     }
 
+    /// Returns how many pages it touched to free them.
     private func release(
         _ targets: PageRuns, of process: TargetProcess, _ pass: Pass, _ report: inout ActionReport
-    ) {
+    ) -> UInt64 {
         guard !targets.isEmpty, let census = try? process.census(of: targets, using: reader) else {
-            return
+            return 0
         }
+        var touched: UInt64 = 0
         report.hot += PageCount(census.present.pages)
         var released = PageRuns()
         var halted = false
@@ -177,7 +189,7 @@ final class PageMover: PageEngine {
                 return false
             }
             if mustTouch {
-                _ = process.touch(piece)
+                touched += process.touch(piece)
                 guard (try? process.advise(piece, .pageOut)) != nil else { return false }
             }
             released = released.union(piece)
@@ -188,6 +200,7 @@ final class PageMover: PageEngine {
         let settled = targets.subtracting(remaining)
         pass.container.update(process) { $0.marked = $0.marked.subtracting(settled) }
         report.released += PageCount(released.pages)
+        return touched
     }
 
     /// How many swap entries of the processes still have their page in the swap cache: all entries, less

@@ -10,45 +10,30 @@ import FarMemory
 
 /// The last latencies of a function, with and without a disturbance.
 package struct LatencyWatch: Equatable, Sendable {
-    private static let kept = 64
     private static let enough = 20
     /// Less than this is noise, whatever its share.
     private static let worthwhile = Nanoseconds.milliseconds(5)
 
-    private var undisturbed: [UInt32] = []
-    private var recent: [UInt32] = []
-    private var nextUndisturbed = 0
-    private var nextRecent = 0
+    private var undisturbed = LatencyRing(kept: 64)
+    private var recent = LatencyRing(kept: 64)
 
     package init() {}
 
     mutating func note(_ latency: Nanoseconds, wasDisturbed: Bool) {
-        let micros = UInt32(clamping: max(0, latency.microseconds))
-        Self.put(micros, &recent, &nextRecent)
-        if !wasDisturbed { Self.put(micros, &undisturbed, &nextUndisturbed) }
-    }
-
-    private static func put(_ value: UInt32, _ ring: inout [UInt32], _ next: inout Int) {
-        if ring.count < kept { ring.append(value) } else { ring[next] = value }
-        next = (next + 1) % kept
+        let micros = latency.ringMicroseconds
+        recent.put(micros)
+        if !wasDisturbed { undisturbed.put(micros) }
     }
 
     /// Whether the recent 95th percentile is more than `permille` thousandths above the baseline's.
     func isWorse(by permille: UInt64) -> Bool {
         guard recent.count >= Self.enough, undisturbed.count >= Self.enough else { return false }
-        let (own, now) = (Self.high(undisturbed), Self.high(recent))
+        let (own, now) = (undisturbed.percentile(95), recent.percentile(95))
         return now - own >= Self.worthwhile.microseconds
             && UInt64(now) * 1000 > UInt64(own) * (1000 + permille)
     }
 
-    mutating func forgetRecent() {
-        recent = []
-        nextRecent = 0
-    }
-
-    private static func high(_ values: [UInt32]) -> Int64 {
-        Int64(values.sorted()[(values.count * 95 + 99) / 100 - 1])
-    }
+    mutating func forgetRecent() { recent.removeAll() }
 }
 
 extension PolicyMachine {
@@ -56,8 +41,15 @@ extension PolicyMachine {
     mutating func noteLatency(
         _ latency: Nanoseconds?, _ container: inout ContainerRecord, at now: Nanoseconds
     ) {
-        guard let limit = settings.latencyPermille, let latency else { return }
+        guard settings.kind == .farmem, let latency else { return }
         let place = container.functionPlace
+        let kind: WakeCost.Kind =
+            container.isWoken
+            ? .woken
+            : container.requests == 0
+                ? .first : container.isDisturbed ? .disturbed : .undisturbed
+        functions.records[place].noteWake(latency, kind, container.function, settings)
+        guard let limit = settings.latencyPermille else { return }
         functions.records[place].latency.note(latency, wasDisturbed: container.isDisturbed)
         guard functions.records[place].latency.isWorse(by: limit) else { return }
         functions.records[place].latency.forgetRecent()

@@ -50,6 +50,8 @@ package struct ContainerRecord: Equatable, Sendable {
     var backOffRule = Rule.refaults
     /// The request that runs did not find its pages as the last one left them.
     var isDisturbed = false
+    /// The request that runs found the container semi-warm or drained.
+    var isWoken = false
     var stallSeen: StallMark?
 
     /// Local memory when it became idle.
@@ -102,6 +104,9 @@ package struct FunctionRecord: Equatable, Sendable {
     package private(set) var wait: Nanoseconds
     var choice: WindowChoice
     var latency = LatencyWatch()
+    private var wakeCost = WakeCost()
+    /// What the requests to its semi-warm containers have shown.
+    package private(set) var wakes = WakeShare()
     /// Requests per window, as set or learned.
     package var window: UInt32 { choice.window }
     /// Requests of one container between two examinations of it.
@@ -121,7 +126,22 @@ package struct FunctionRecord: Equatable, Sendable {
         after interval: Nanoseconds, of function: String, _ settings: PolicySettings
     ) {
         reuse.record(interval)
-        wait = min(settings.semiWarmWait(of: function, reuse), Self.waitMaximum)
+        wait = min(settings.semiWarmWait(of: function, reuse, wakes), Self.waitMaximum)
+    }
+
+    /// One of its requests took so long.
+    mutating func noteWake(
+        _ latency: Nanoseconds, _ kind: WakeCost.Kind, _ function: String,
+        _ settings: PolicySettings
+    ) {
+        guard settings.wakePermille > 0, wakeCost.note(latency, kind) || wakes.permitted == nil
+        else { return }
+        let seen = WakeShare(
+            permitted: wakeCost.share(permille: settings.wakePermille),
+            isSought: wakeCost.isUnknown)
+        guard seen != wakes else { return }
+        wakes = seen
+        wait = min(settings.semiWarmWait(of: function, reuse, wakes), Self.waitMaximum)
     }
 
     /// A rollback of one of its containers found this share cold: it pays, or it does not.

@@ -91,6 +91,8 @@ extension PolicySettings {
         latencyPermille = nil
         farReserve = .zero
         recycleGuard = .zero
+        wakePermille = 0
+        floor = .mib(8)
     }
 
     /// FaaSMem-core at 247a050: functions_info.yaml, function_info.py, config.py and the drain of container.py.

@@ -172,6 +172,7 @@ package struct PolicyMachine: Sendable {
                 after: now - idleSince, of: container.function, settings)
         }
         let wasDrained = container.phase == .semiWarm || container.phase == .drained
+        container.isWoken = wasDrained
         container.isDisturbed =
             wasDrained || container.isBusyMoving || container.windowLeft != nil
             || container.unfinishedRelease != nil || container.requests == 0
@@ -391,7 +392,13 @@ package struct PolicyMachine: Sendable {
         if settings.semiWarmDelay != nil { return (wait, "fixed") }
         let samples = functions[function]?.reuse.samples ?? 0
         guard samples >= settings.reuseSamplesMinimum else { return (wait, "prior") }
-        return (wait, "p\(settings.reusePermille)/1000 of \(samples) reuses")
+        let wakes = functions[function]?.wakes ?? WakeShare()
+        if wakes.isSought && wait == max(settings.semiWarmPrior, settings.semiWarmMinimum) {
+            return (wait, "prior, to see what a wake-up costs")
+        }
+        let share = settings.reuseShare(wakes)
+        let why = share < settings.reusePermille ? ", as wake-ups cost little" : ""
+        return (wait, "p\(share)/1000 of \(samples) reuses\(why)")
     }
 
     /// The same without its origin: cheap enough for each request.
@@ -402,12 +409,15 @@ package struct PolicyMachine: Sendable {
 
 extension PolicySettings {
     /// How long a container of the function must be idle to be drained, given its reuses.
-    func semiWarmWait(of function: String, _ reuse: ReuseIntervals) -> Nanoseconds {
+    func semiWarmWait(
+        of function: String, _ reuse: ReuseIntervals, _ wakes: WakeShare = WakeShare()
+    ) -> Nanoseconds {
         if let given = semiWarmDelays[function] ?? semiWarmDelay { return given }
         guard reuse.samples >= reuseSamplesMinimum,
-            let quantile = reuse.quantile(permille: reusePermille)
+            let quantile = reuse.quantile(permille: reuseShare(wakes))
         else { return max(semiWarmPrior, semiWarmMinimum) }
-        return max(quantile, semiWarmMinimum)
+        let wait = wakes.isSought ? min(quantile, semiWarmPrior) : quantile
+        return max(wait, semiWarmMinimum)
     }
 }
 

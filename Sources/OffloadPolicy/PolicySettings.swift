@@ -42,6 +42,9 @@ package struct PolicySettings: Equatable, Sendable {
 
     /// Which share of reuse intervals a container must outlast to be drained, in thousandths.
     package var reusePermille: UInt64 = 990
+    /// By how many thousandths requests to semi-warm containers may raise a function's mean latency: where they cost little, a container
+    /// is drained sooner than `reusePermille` says. 0: never.
+    package var wakePermille: UInt64 = 50
     /// The delay as long as fewer than `reuseSamplesMinimum` intervals of the function are known.
     package var semiWarmPrior = Nanoseconds.seconds(30)
     package var reuseSamplesMinimum: UInt64 = 5
@@ -56,7 +59,7 @@ package struct PolicySettings: Equatable, Sendable {
     /// held when it became idle. Zero: at each tick, and of what it held when it became semi-warm.
     package var drainStep = Nanoseconds.zero
     /// Local memory that a container keeps.
-    package var floor = ByteCount.mib(8)
+    package var floor = ByteCount.mib(2)
     /// No page leaves within this time of the container's end.
     package var recycleGuard = Nanoseconds.seconds(5)
     /// No drain begins whose delay ends later than this before the container's end.

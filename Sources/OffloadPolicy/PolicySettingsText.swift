@@ -176,7 +176,8 @@ private let recordFields: [RecordField] = [
     choice("window-law", \.windowLaw), pages("release-min", \.releaseMinimum),
     time("rollback-interval", \.rollbackInterval),
     time("rollback-interval-max", \.rollbackIntervalMaximum),
-    number("reuse-permille", \.reusePermille), time("semi-warm-prior", \.semiWarmPrior),
+    number("reuse-permille", \.reusePermille), number("wake-permille", \.wakePermille),
+    time("semi-warm-prior", \.semiWarmPrior),
     number("reuse-samples", \.reuseSamplesMinimum),
     optionalTime("semi-warm-delay", \.semiWarmDelay),
     perFunction(

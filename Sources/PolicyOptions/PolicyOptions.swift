@@ -51,6 +51,11 @@ package let policyOptions: [Option] = [
         "reuse-percentile", .ratio, default: "0.99",
         help: "A container is drained when idle longer than this share of reuses."),
     Option(
+        "wake-cost", .ratio, default: "0.05",
+        help:
+            "Drain sooner while requests that wake a container raise its function's mean latency by less; 0: never."
+    ),
+    Option(
         "semi-warm-prior", .duration, default: "30s",
         help: "The delay while few reuses of a function are known."),
     Option(
@@ -67,7 +72,7 @@ package let policyOptions: [Option] = [
         "drain-step", .duration, default: "0s",
         help:
             "Apply the rate once in this time, to what an idle container held; 0s: all the time."),
-    Option("floor", .size, default: "8MiB", help: "Local memory that a container keeps."),
+    Option("floor", .size, default: "2MiB", help: "Local memory that a container keeps."),
     Option(
         "recycle-guard", .duration, default: "5s",
         help: "Move nothing of a container that ends within this time."),
@@ -139,6 +144,7 @@ package func policySettings(
     policy.rollbackIntervalMaximum = max(policy.rollbackIntervalMaximum, policy.rollbackInterval)
     given("semi-warm-delay", duration) { policy.semiWarmDelay = $0 == .zero ? nil : $0 }
     given("reuse-percentile", invocation.ratio) { policy.reusePermille = share($0, of: 1000) }
+    given("wake-cost", invocation.ratio) { policy.wakePermille = share($0, of: 1000) }
     given("semi-warm-prior", duration) { policy.semiWarmPrior = $0 }
     given("reuse-samples", invocation.integer) { policy.reuseSamplesMinimum = UInt64($0) }
     given("semi-warm-min", duration) { policy.semiWarmMinimum = $0 }

@@ -40,6 +40,20 @@ func fixture(_ version: ControlGroupVersion) -> ControlGroups {
         #expect(try group.processes() == [4711])
     }
 
+    @Test func version1CountersWinOverStatisticsThatLag() throws {
+        let tree = try TemporaryDirectory()
+        try makeDirectories(tree.file("g"))
+        try replaceFile(tree.file("g/memory.stat"), with: "total_swap 4096\n")
+        try replaceFile(tree.file("g/memory.usage_in_bytes"), with: "1048576\n")
+        let groups = ControlGroups(version: .v1, memoryMount: tree.path, processorMount: nil)
+        let group = try groups.open("/g")
+        #expect(try group.use().far == .kib(4), "without the controller of swap")
+        try replaceFile(tree.file("g/memory.memsw.usage_in_bytes"), with: "3145728\n")
+        #expect(try group.use().far == .mib(2))
+        try replaceFile(tree.file("g/memory.memsw.usage_in_bytes"), with: "1044480\n")
+        #expect(try group.use().far == .zero, "read a moment later")
+    }
+
     @Test func whatTheKernelDoesNotSayIsUnknown() {
         let use = parseMemoryStatistics("anon 4096\nfile 8192\n", version: .v2)
         #expect(use.anonymous == ByteCount(4096))

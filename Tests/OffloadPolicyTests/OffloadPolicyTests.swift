@@ -263,7 +263,7 @@ func actions(_ decisions: [Decision]) -> [String] {
         report.isExhausted = true
         _ = bench.send(.reported(report))
         let shared = bench.tick(after: .milliseconds(100))
-        #expect(shared.map(\.action) == [.reclaim(.mib(32))])
+        #expect(shared.map(\.action) == [.reclaim(.mib(38))])
         _ = bench.send(.reported(ActionReport(action: shared[0].action)))
         #expect(bench.tick(after: .seconds(1)).isEmpty)
         #expect(bench.policy.containers[bench.id]?.phase == .drained)

@@ -64,7 +64,7 @@ def arrivals(gaps, length, first):
     return times
 
 
-def high(seed, name, length, mean=40.0, least=4.0):
+def high(seed, name, length, mean=30.0, least=4.0):
     """High load: more than 512 requests a day, with long pauses now and then."""
     generator = rng(seed, "high", name)
     return arrivals(gaps_lognormal(generator, mean, 1.1, least), length, generator.uniform(0, mean / 2))

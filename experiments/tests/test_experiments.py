@@ -137,9 +137,9 @@ class Runs(unittest.TestCase):
         # 20 ms and 9 ms more are no factor of three.
         self.assertIn("MISS         wake-up", done.stdout)
         self.assertIn("not run      policy core", done.stdout)
-        # One run serves diverse-benchmarks and colocation, one both of the Pucket's; density has three.
+        # Two runs serve diverse-benchmarks and colocation, one both of the Pucket's; density has three.
         count = self.asked()
-        self.assertEqual(count, 9)
+        self.assertEqual(count, 10)
         self.run_all(*only)
         self.assertEqual(self.asked(), count, "measured again what was there")
         self.run_all("--only", "ablation", "--seed", "2")
@@ -164,7 +164,7 @@ class Runs(unittest.TestCase):
     def test_a_policy_that_cannot_run_is_said_and_the_row_is_not_decided(self):
         self.run_all("--only", "diverse-benchmarks", fault="problem:damon")
         summary = json.loads((self.output / "diverse-benchmarks" / "summary.json").read_text())
-        self.assertTrue(any(note.startswith("damon was not run") for note in summary["notes"]))
+        self.assertTrue(any("damon was not run" in note for note in summary["notes"]))
         memory = next(check for check in summary["checks"] if check["id"] == "memory")
         self.assertIsNot(memory["pass"], True)
 
@@ -177,7 +177,7 @@ class Runs(unittest.TestCase):
 
     def test_smoke_is_small(self):
         self.run_all("--smoke")
-        self.assertEqual(self.asked(), 1)
+        self.assertEqual(self.asked(), 2)
 
     def test_wrong_use_is_64(self):
         self.run_all("--only", "nothing", status=64)
