@@ -238,6 +238,18 @@ final class PageMover: PageEngine {
             if report.wasHalted { return }
         }
         report.isExhausted = candidates == 0
+        if report.isExhausted { reclaimWaiting(processes, pass) }
+    }
+
+    /// Pages that were still being written when they were to be freed wait in the swap cache: too few to touch all for them. In a
+    /// container of which everything is to leave the kernel cannot reclaim the wrong ones.
+    private func reclaimWaiting(_ processes: [TargetProcess], _ pass: Pass) {
+        guard let reclaimer, pass.container.group.isCurrent,
+            let waiting = waitingPages(processes, pass), waiting >= Self.countedAside
+        else { return }
+        let amount = ByteCount(pages: PageCount(waiting))
+        let moved = reclaimer.reclaim(amount, from: pass.container.group) { pass.isHalted }
+        pass.container.state.withLock { $0.ledger.reclaimed += moved }
     }
 
     private func reclaim(_ amount: ByteCount, _ pass: Pass, _ report: inout ActionReport) {
