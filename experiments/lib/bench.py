@@ -85,6 +85,7 @@ class Aliases:
             base = name.split("-")[0]
             source = ROOT / "functions" / base
             if not (source / "manifest.json").exists():
+                shutil.rmtree(self.directory, ignore_errors=True)
                 raise NotRun(f"there is no function {base}")
             shutil.copytree(source, self.directory / name)
             manifest = json.loads((source / "manifest.json").read_text())

@@ -1,5 +1,6 @@
 """Tests of the experiments' own code. They measure nothing: a stand-in writes the reports that farmem would."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -178,6 +180,21 @@ class Runs(unittest.TestCase):
     def test_smoke_is_small(self):
         self.run_all("--smoke")
         self.assertEqual(self.asked(), 2)
+
+    def test_told_to_end_it_ends_what_it_started(self):
+        environment = dict(os.environ, FARMEM_BIN_DIR=str(HERE / "programs"), FAKE_LOG=str(self.log), FAKE_FAULT="hang")
+        words = [str(HERE.parent / "run-all"), "--output", str(self.output), "--only", "ablation"]
+        with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as run:
+            deadline = time.monotonic() + 60
+            while not self.asked() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            run.terminate()
+            said = run.communicate(timeout=60)[1]
+        self.assertIn("interrupted", said)
+        self.assertEqual(run.returncode, 1)
+        lock = open(self.output / ".lock")
+        self.addCleanup(lock.close)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def test_wrong_use_is_64(self):
         self.run_all("--only", "nothing", status=64)
