@@ -34,6 +34,8 @@ package struct ContainerRecord: Equatable, Sendable {
     var windowScope = PageScope.initialization
     /// A release that a request halted, to be repeated.
     var unfinishedRelease: PageScope?
+    /// Such a repetition is under way.
+    var repeatsRelease = false
     var examinedAt: Nanoseconds?
     /// Requests that ended since then.
     var requestsSinceExamined: UInt64 = 0

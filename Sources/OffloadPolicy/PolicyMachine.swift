@@ -224,6 +224,7 @@ package struct PolicyMachine: Sendable {
         }
         if let scope = container.unfinishedRelease {
             container.unfinishedRelease = nil
+            container.repeatsRelease = true
             output.addPageAction(
                 .release(scope), .rollback, "again after a request stopped it", &container)
         }
@@ -353,8 +354,13 @@ package struct PolicyMachine: Sendable {
         _ report: ActionReport, _ scope: PageScope, _ container: inout ContainerRecord
     ) {
         watchRefaults(of: report, scope: scope, &container)
+        let isRepetition = container.repeatsRelease
+        container.repeatsRelease = false
         let examined = report.released.pages + report.hot.pages
-        guard settings.windowLaw == .spaced, scope == .all, examined > 0 else { return }
+        // A repetition of a release that a request halted finds what little was left: that says nothing.
+        guard settings.windowLaw == .spaced, scope == .all, examined > 0, !isRepetition else {
+            return
+        }
         let paid = report.released.pages * 20 >= examined
         functions.records[container.functionPlace].noteRollback(paid: paid)
         if !paid {

@@ -6,26 +6,39 @@ import FarMemory
 // latencies of such requests say it, beside those of the function's others. So many may find one as raise the
 // function's mean by the allowed share:
 //
-//     share of requests = allowed * mean / (median of woken requests - median of undisturbed ones)
+//     share of requests = allowed * mean / (3rd quartile of woken requests - 1st quartile of undisturbed ones)
 //
-// and while wake-ups would show in the 95th percentile, at most 4 in 100. The start of semi-warm is the percentile that leaves this
-// share, and never later than the one that is set. What a wake-up costs is learned from the first few: until then the
-// delay is at most the prior. Where nobody reports latencies the percentile that is set stands alone.
+// at most half of them, for the others have to be seen too, and while wake-ups would show in the 95th percentile at most 25 in a
+// thousand, which leaves the other half of the slowest twentieth to whatever else is slow. They do not show when they are hardly slower than
+// the others, or when one request in ten is a cold start anyhow. The start of semi-warm is the percentile that leaves this share, and
+// never later than the one that is set. A percentile of few intervals is a guess: when more requests have been woken than
+// permitted, the one that is set holds until it has evened out.
 //
-// The mean and the 95th percentile are of requests as they would be without a controller: those that it left alone, and first
-// requests of containers, which wait for their start.
+// What a wake-up costs is learned from the first few: until then the delay is at most the prior. Where nobody reports latencies the
+// percentile that is set stands alone.
+//
+// The mean is of requests as they would be without a controller: those that it left alone, and first requests of containers,
+// which wait for their start.
 
 /// What requests to semi-warm containers of a function pay, learned online.
 package struct WakeCost: Equatable, Sendable {
     private static let wokenEnough = 3
     private static let others = 5
     /// Of the requests, in thousandths, as long as the 95th percentile would show them.
-    private static let visibleShare: UInt64 = 40
+    private static let visibleShare: UInt64 = 25
+    private static let shareMost: UInt64 = 500
+    /// Requests from which on it counts how many were woken, and at which the counts are halved.
+    private static let countsFrom: UInt32 = 20
+    private static let fadeAt: UInt32 = 256
 
     private var woken = LatencyRing(kept: 32)
     private var undisturbed = LatencyRing(kept: 64)
     private var ordinary = LatencyRing(kept: 64)
     private var notes: UInt32 = 0
+    private var requests: UInt32 = 0
+    private var wokenRequests: UInt32 = 0
+    /// First requests among the last ordinary ones.
+    private var coldStarts = LatencyRing(kept: 64)
 
     package init() {}
 
@@ -35,12 +48,16 @@ package struct WakeCost: Equatable, Sendable {
     /// Whether what is known of the share may have changed.
     mutating func note(_ latency: Nanoseconds, _ kind: Kind) -> Bool {
         let micros = latency.ringMicroseconds
+        count(kind)
         switch kind {
         case .woken: woken.put(micros)
-        case .first: ordinary.put(micros)
+        case .first:
+            ordinary.put(micros)
+            coldStarts.put(1)
         case .undisturbed:
             undisturbed.put(micros)
             ordinary.put(micros)
+            coldStarts.put(0)
         case .disturbed: return false
         }
         notes &+= 1
@@ -54,11 +71,29 @@ package struct WakeCost: Equatable, Sendable {
     /// thousandths; nil while too little is known.
     func share(permille: UInt64) -> UInt64? {
         guard woken.count >= Self.wokenEnough, undisturbed.count >= Self.others else { return nil }
-        let price = woken.percentile(50) - undisturbed.percentile(50)
-        guard price > 0 else { return 1000 }
-        let share = min(1000, scaled(permille, UInt64(ordinary.mean), over: UInt64(price)))
-        let isVisible = woken.percentile(75) * 100 > ordinary.percentile(95) * 105
-        return isVisible ? min(share, Self.visibleShare) : share
+        let price = max(1, woken.percentile(75) - undisturbed.percentile(25))
+        let share = min(
+            Self.shareMost, scaled(permille, UInt64(ordinary.mean), over: UInt64(price)))
+        let isHidden =
+            woken.percentile(75) * 100 <= undisturbed.percentile(50) * 105
+            || coldStarts.count >= 10 && coldStarts.sum * 10 >= Int64(coldStarts.count)
+        let permitted = isHidden ? share : min(share, Self.visibleShare)
+        return isOverdrawn(permitted) ? 0 : permitted
+    }
+
+    private mutating func count(_ kind: Kind) {
+        requests += 1
+        if kind == .woken { wokenRequests += 1 }
+        if requests >= Self.fadeAt {
+            requests /= 2
+            wokenRequests /= 2
+        }
+    }
+
+    /// Whether one request more than permitted was woken.
+    private func isOverdrawn(_ permitted: UInt64) -> Bool {
+        requests >= Self.countsFrom
+            && UInt64(wokenRequests) * 1000 > permitted * UInt64(requests) + 1000
     }
 }
 
@@ -87,8 +122,10 @@ struct LatencyRing: Equatable, Sendable {
         Int64(values.sorted()[max(0, (values.count * percent + 99) / 100 - 1)])
     }
 
+    var sum: Int64 { values.reduce(0) { $0 + Int64($1) } }
+
     /// There must be values.
-    var mean: Int64 { values.reduce(0) { $0 + Int64($1) } / Int64(values.count) }
+    var mean: Int64 { sum / Int64(values.count) }
 }
 
 extension Nanoseconds {

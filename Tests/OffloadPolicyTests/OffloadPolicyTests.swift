@@ -145,6 +145,26 @@ func actions(_ decisions: [Decision]) -> [String] {
         #expect(bench.policy.functions["f"]?.rollbackRequests == 2)
     }
 
+    @Test func aRepeatedReleaseSaysNothingOfWhetherRollbackPays() {
+        var bench = Bench()
+        bench.launch()
+        bench.complete(bench.request())
+        bench.complete(bench.request())
+        bench.now += .seconds(10)
+        bench.complete(bench.request())
+        let release = bench.request()
+        var halted = ActionReport(action: .release(.all))
+        halted.hot = PageCount(1000)
+        halted.wasHalted = true
+        #expect(release.contains { $0.action == .release(.all) })
+        _ = bench.send(.reported(halted))
+        #expect(bench.policy.functions["f"]?.rollbackRequests == 8)
+        let again = bench.request()
+        #expect(again.contains { $0.action == .release(.all) })
+        bench.complete(again, released: 10, hot: 1)
+        #expect(bench.policy.functions["f"]?.rollbackRequests == 8)
+    }
+
     @Test func aRequestInAWindowReadsBackAfterAPauseOnly() {
         var bench = Bench { $0.requestWindow = 4 }
         bench.launch()

@@ -31,24 +31,38 @@ import Testing
 
     @Test(
         arguments: [
-            // 50 thousandths of 100 ms are 5 ms: one request in two may pay 10 ms; but that would show in the 95th percentile,
-            (100, 110, 40),
+            // 50 thousandths of 100 ms are 5 ms: every second request may pay 10 ms; but that would show in the 95th percentile,
+            (100, 110, 25),
             // 4 ms would not,
-            (100, 104, 1000), (100, 100, 1000), (100, 90, 1000),
+            (100, 104, 500), (100, 100, 500), (100, 90, 500),
             // and with a price of 500 ms one in a hundred is as much as the mean bears.
             (100, 600, 10),
         ] as [(Int64, Int64, UInt64)])
     func theShareFollowsThePrice(warm: Int64, woken: Int64, share: UInt64) {
-        let cost = cost(undisturbed: repeated(warm, 20), woken: repeated(woken, 5))
+        let cost = cost(undisturbed: repeated(warm, 200), woken: repeated(woken, 3))
         #expect(cost.share(permille: 50) == share)
         #expect(!cost.isUnknown)
     }
 
     @Test func coldStartsHideWakeUps() {
-        // One request in eleven waits for a start of 2 s: the 95th percentile is a cold start, the mean 272 ms.
-        let cost = cost(
-            undisturbed: repeated(100, 40), woken: repeated(300, 5), first: repeated(2000, 4))
-        #expect(cost.share(permille: 50) == 68)
+        // One request in nine waits for a start of 2 s: the 95th percentile is a cold start, the mean 311 ms.
+        let hidden = cost(
+            undisturbed: repeated(100, 40), woken: repeated(300, 3), first: repeated(2000, 5))
+        #expect(hidden.share(permille: 50) == 77)
+        let rare = cost(
+            undisturbed: repeated(100, 120), woken: repeated(300, 3), first: repeated(2000, 1))
+        #expect(rare.share(permille: 50) == 25)
+    }
+
+    @Test func moreThanPermittedIsPaidBack() {
+        var overdrawn = cost(undisturbed: repeated(100, 20), woken: repeated(600, 5))
+        #expect(overdrawn.share(permille: 50) == 0)
+        for _ in 0..<210 { _ = overdrawn.note(.milliseconds(100), .undisturbed) }
+        #expect(overdrawn.share(permille: 50) == 0, "4 more than 10 in a thousand")
+        for _ in 0..<300 { _ = overdrawn.note(.milliseconds(100), .undisturbed) }
+        #expect(overdrawn.share(permille: 50) == 10)
+        let young = cost(undisturbed: repeated(100, 14), woken: repeated(600, 5))
+        #expect(young.share(permille: 50) == 10, "few requests prove nothing")
     }
 
     @Test func thePercentileThatIsSetIsTheLatest() {
