@@ -28,6 +28,14 @@ package struct HostMemory: Equatable, Sendable {
         return host
     }
 
+    /// Whether more than half of all swap space is in use: the kernel gives a page's slot back when it is read then (`vm_swap_full`
+    /// of include/linux/swap.h). Unknown counts as no.
+    package static func swapIsMoreThanHalfFull() -> Bool {
+        guard let areas = try? swapAreas() else { return false }
+        return areas.reduce(UInt64(0)) { $0 + $1.used } * 2
+            > areas.reduce(UInt64(0)) { $0 + $1.size }
+    }
+
     /// Pages swapped out and in since boot, for whatever reason; nil when the kernel does not say.
     package static func swapCounts() -> (out: UInt64?, in: UInt64?) {
         parseSwapCounts((try? readSmallText("/proc/vmstat")) ?? "")

@@ -20,9 +20,6 @@ final class PageMover: PageEngine {
     let reader = PageMapReader()
     private let reclaimer: GroupReclaimer?
     private let isDryRun: Bool
-    /// Until then pages are freed through the group, for touching did not free them.
-    private var untouchableUntil: Int64 = 0
-    private static let untouchableTime: Int64 = 5_000_000_000
     /// Fewer pages than this prove nothing: a processor counts up to 64 in advance.
     private static let countedAside: UInt64 = 128
 
@@ -142,7 +139,9 @@ final class PageMover: PageEngine {
     ) {
         var pass = start
         pass.waiting = waitingPages(processes, start)
-        if monotonicNow() < untouchableUntil { pass.mustNotTouch = true }
+        // When swap is more than half full the kernel gives a touched page's slot back, and the page must be written again instead of
+        // being freed: let it reclaim from the group.
+        pass.mustNotTouch = HostMemory.swapIsMoreThanHalfFull()
         let localBefore = try? start.container.group.use().local
         var touched: UInt64 = 0
         for process in processes where !report.wasHalted {
@@ -152,14 +151,15 @@ final class PageMover: PageEngine {
         guard !report.wasHalted, report.released > .zero,
             var left = waitingPages(processes, start), left * 4 >= report.released.pages
         else { return }
-        // The kernel's statistics lag. Its count of local memory does not, but for what each processor has put aside.
-        if touched > 0, let localBefore, let localAfter = try? start.container.group.use().local {
-            left = min(left, touched - min(touched, (localBefore - localAfter).pages.pages))
-            guard left * 4 >= report.released.pages, left >= Self.countedAside else { return }
+        if touched > 0 {
+            // Still being written, most likely: they are mapped again, and the next pass finds them. The kernel's statistics lag,
+            // its count of local memory does not.
+            if let localBefore, let localAfter = try? start.container.group.use().local {
+                left = min(left, touched - min(touched, (localBefore - localAfter).pages.pages))
+            }
+            report.released -= PageCount(min(left, report.released.pages))
+            return
         }
-        // When swap is more than half full the kernel gives a touched page's slot back, and the page must be
-        // written again instead of being freed: let it reclaim from the group for a while.
-        untouchableUntil = monotonicNow() + Self.untouchableTime
         if let reclaimer, start.container.group.isCurrent {
             let amount = ByteCount(pages: PageCount(min(left, report.released.pages)))
             let moved = reclaimer.reclaim(amount, from: start.container.group) { start.isHalted }
