@@ -139,9 +139,9 @@ class Runs(unittest.TestCase):
         # 20 ms and 9 ms more are no factor of three.
         self.assertIn("MISS         wake-up", done.stdout)
         self.assertIn("not run      policy core", done.stdout)
-        # Two runs serve diverse-benchmarks and colocation, one both of the Pucket's; density has three.
+        # Two runs serve diverse-benchmarks and colocation, one both of the Pucket's; density and diverse-workloads have three.
         count = self.asked()
-        self.assertEqual(count, 10)
+        self.assertEqual(count, 12)
         self.run_all(*only)
         self.assertEqual(self.asked(), count, "measured again what was there")
         self.run_all("--only", "ablation", "--seed", "2")
