@@ -135,6 +135,10 @@ class Runs(unittest.TestCase):
         text = (self.output / "REPORT.md").read_text()
         self.assertIn("**PASS** |", text)
         self.assertIn("semi-warm", text)
+        # The formula takes what diverse-benchmarks measured.
+        density = json.loads((self.output / "density" / "summary.json").read_text())
+        self.assertIn("by formula", density["ours"])
+        self.assertNotIn("| - |", (self.output / "density" / "table.md").read_text())
         self.assertIn("PASS         bandwidth budget", done.stdout)
         # 20 ms and 9 ms more are no factor of three.
         self.assertIn("MISS         wake-up", done.stdout)
