@@ -20,10 +20,9 @@ package struct HostMemory: Equatable, Sendable {
             host.pressureTotal = parsePressureTotal(text)
             host.pressureRecent = parsePressureAverage(text)
         }
-        if let areas = try? swapAreas() {
-            let total = areas.reduce(UInt64(0)) { $0 + $1.size }
-            host.farTotal = ByteCount(total)
-            host.farFree = ByteCount(total) - ByteCount(areas.reduce(UInt64(0)) { $0 + $1.used })
+        if let swap = try? swapTotals() {
+            host.farTotal = ByteCount(swap.size)
+            host.farFree = ByteCount(swap.size) - ByteCount(swap.used)
         }
         return host
     }
@@ -31,9 +30,14 @@ package struct HostMemory: Equatable, Sendable {
     /// Whether more than half of all swap space is in use: the kernel gives a page's slot back when it is read then (`vm_swap_full`
     /// of include/linux/swap.h). Unknown counts as no.
     package static func swapIsMoreThanHalfFull() -> Bool {
-        guard let areas = try? swapAreas() else { return false }
-        return areas.reduce(UInt64(0)) { $0 + $1.used } * 2
-            > areas.reduce(UInt64(0)) { $0 + $1.size }
+        guard let swap = try? swapTotals() else { return false }
+        return swap.used * 2 > swap.size
+    }
+
+    /// Bytes of all swap areas together.
+    private static func swapTotals() throws(SystemError) -> (size: UInt64, used: UInt64) {
+        let areas = try swapAreas()
+        return (areas.reduce(0) { $0 + $1.size }, areas.reduce(0) { $0 + $1.used })
     }
 
     /// Pages swapped out and in since boot, for whatever reason; nil when the kernel does not say.

@@ -138,24 +138,25 @@ final class PageMover: PageEngine {
         _ targets: (ProcessPages) -> PageRuns
     ) {
         var pass = start
-        pass.waiting = waitingPages(processes, start)
+        let before = waitingPages(processes, start)
+        pass.waiting = before?.pages
         // When swap is more than half full the kernel gives a touched page's slot back, and the page must be written again instead of
         // being freed: let it reclaim from the group.
         pass.mustNotTouch = HostMemory.swapIsMoreThanHalfFull()
-        let localBefore = try? start.container.group.use().local
         var touched: UInt64 = 0
         for process in processes where !report.wasHalted {
             touched += release(
                 targets(start.container.pages(of: process)), of: process, pass, &report)
         }
         guard !report.wasHalted, report.released > .zero,
-            var left = waitingPages(processes, start), left * 4 >= report.released.pages
+            let after = waitingPages(processes, start), after.pages * 4 >= report.released.pages
         else { return }
+        var left = after.pages
         if touched > 0 {
             // Still being written, most likely: they are mapped again, and the next pass finds them. The kernel's statistics lag,
             // its count of local memory does not.
-            if let localBefore, let localAfter = try? start.container.group.use().local {
-                left = min(left, touched - min(touched, (localBefore - localAfter).pages.pages))
+            if let before {
+                left = min(left, touched - min(touched, (before.local - after.local).pages.pages))
             }
             report.released -= PageCount(min(left, report.released.pages))
             return
@@ -165,7 +166,7 @@ final class PageMover: PageEngine {
             let moved = reclaimer.reclaim(amount, from: start.container.group) { start.isHalted }
             start.container.state.withLock { $0.ledger.reclaimed += moved }
         }
-        let stuck = waitingPages(processes, start) ?? 0
+        let stuck = waitingPages(processes, start)?.pages ?? 0
         report.released -= PageCount(min(stuck, report.released.pages))
     }
 
@@ -204,13 +205,15 @@ final class PageMover: PageEngine {
     }
 
     /// How many swap entries of the processes still have their page in the swap cache: all entries, less
-    /// what the group accounts as far. The kernel may free such pages at any time by itself.
-    private func waitingPages(_ processes: [TargetProcess], _ pass: Pass) -> UInt64? {
-        guard let far = try? pass.container.group.use().far else { return nil }
+    /// what the group accounts as far; and its local memory at that moment. The kernel may free such pages at any time by itself.
+    private func waitingPages(
+        _ processes: [TargetProcess], _ pass: Pass
+    ) -> (pages: UInt64, local: ByteCount)? {
+        guard let use = try? pass.container.group.use(), let far = use.far else { return nil }
         let entries = processes.reduce(UInt64(0)) { sum, process in
             sum + ((try? process.census(using: reader))?.swapped.pages ?? 0)
         }
-        return entries - min(entries, far.pages.pages)
+        return (entries - min(entries, far.pages.pages), use.local)
     }
 
     // MARK: Drain
@@ -245,7 +248,7 @@ final class PageMover: PageEngine {
     /// container of which everything is to leave the kernel cannot reclaim the wrong ones.
     private func reclaimWaiting(_ processes: [TargetProcess], _ pass: Pass) {
         guard let reclaimer, pass.container.group.isCurrent,
-            let waiting = waitingPages(processes, pass), waiting >= Self.countedAside
+            let waiting = waitingPages(processes, pass)?.pages, waiting >= Self.countedAside
         else { return }
         let amount = ByteCount(pages: PageCount(waiting))
         let moved = reclaimer.reclaim(amount, from: pass.container.group) { pass.isHalted }
