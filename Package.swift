@@ -196,7 +196,7 @@ let package = Package(
         tests("OffloadPolicyTests", ["OffloadPolicy", "TestSupport", "FarMemory"]),
         tests("OffloadEngineTests", [
             "OffloadEngine", "Containers", "OffloadPolicy", "LinuxSystem", "FarMemory", "JSONText",
-            "TestSupport",
+            "Telemetry", "TestSupport",
         ]),
         tests("WorkloadTraceTests", ["WorkloadTrace", "LinuxSystem", "FarMemory", "TestSupport"]),
         tests("MeasurementTests", ["Measurement", "Containers", "JSONText", "FarMemory"]),

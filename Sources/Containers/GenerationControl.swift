@@ -32,8 +32,8 @@ package enum GenerationError: Error, Equatable, CustomStringConvertible {
 }
 
 /// The kernel's multi-generational lists, by the file lru_gen: read whole, told what to do by a line. Nothing is remembered
-/// here: whoever gives an order reads first, so that what the kernel did by itself meanwhile is known. One thread.
-package final class GenerationControl {
+/// here: whoever gives an order reads first, so that what the kernel did by itself meanwhile is known. One thread at a time.
+package final class GenerationControl: Sendable {
     private let path: String
     private let enabledPath: String
     private let file: FileDescriptor

@@ -50,6 +50,8 @@ package final class Controller: Sendable {
     private let working = Atomic<Int>(0)
     private let ownership: StateOwnership
     let choice: EngineSelection
+    /// The mover's, when MGLRU was chosen.
+    private let generations: GenerationControl?
     /// Everything is to be local; said by the control thread.
     let inMaintenance = Atomic<Bool>(false)
     let farState: @Sendable () -> FarState?
@@ -60,13 +62,17 @@ package final class Controller: Sendable {
     /// what a former run left changed.
     package init(
         settings: EngineSettings, groups: ControlGroups, log: Logger,
+        openGenerations: GenerationOpener = { () throws(GenerationError) in
+            try GenerationControl()
+        },
         farState: @escaping @Sendable () -> FarState? = { nil }
     ) throws(ControllerError) {
         self.farState = farState
         self.settings = settings
         self.groups = groups
         self.log = log
-        choice = try EngineSelection.probe(settings.engine)
+        (choice, generations) = try EngineSelection.probe(
+            settings.engine, openGenerations: openGenerations)
         ownership = try StateOwnership(directory: settings.stateDirectory)
         let damon = ColdPageout(stateDirectory: settings.stateDirectory)
         if damon.recover() { log.warn("damon_stopped", ["reason": "left by an earlier run"]) }
@@ -151,21 +157,16 @@ package final class Controller: Sendable {
         for thread in threads { thread.join() }
     }
 
-    /// The engine that was chosen. What MGLRU had at the start and has no more is logged, and the generic one used.
+    /// The engine that was chosen.
     private func engine(_ journal: KnobJournal) -> any PageEngine {
         let reclaimer =
             settings.policy.reclaimsShared
             ? GroupReclaimer(journal: journal, log: log, hold: settings.limitHold) : nil
-        if choice.kind == .mglru {
-            do throws(GenerationError) {
-                return GenerationMover(
-                    control: try GenerationControl(), reclaimer: reclaimer,
-                    isDryRun: settings.isDryRun, log: log)
-            } catch {
-                log.error("engine_failed", ["engine": "mglru", "error": error.description])
-            }
+        guard let generations else {
+            return PageMover(reclaimer: reclaimer, isDryRun: settings.isDryRun)
         }
-        return PageMover(reclaimer: reclaimer, isDryRun: settings.isDryRun)
+        return GenerationMover(
+            control: generations, reclaimer: reclaimer, isDryRun: settings.isDryRun, log: log)
     }
 
     private func movePages(_ mover: any PageEngine) {

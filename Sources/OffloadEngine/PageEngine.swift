@@ -1,4 +1,4 @@
-import Containers
+package import Containers
 import FarMemory
 import LinuxSystem
 import OffloadPolicy
@@ -66,20 +66,29 @@ package struct EngineSelection: Equatable, Sendable {
         }
     }
 
-    /// Asks this kernel.
-    package static func probe(_ wanted: EngineChoice) throws(ControllerError) -> EngineSelection {
+    /// Asks this kernel. What MGLRU needs is opened once, here, and kept for the mover: what was chosen cannot fail later.
+    static func probe(
+        _ wanted: EngineChoice, openGenerations: GenerationOpener
+    ) throws(ControllerError) -> (EngineSelection, GenerationControl?) {
         var generic: String?
         do throws(SystemError) {
             try probePageAdvice()
         } catch {
             generic = error.description
         }
+        var control: GenerationControl?
         var mglru: String?
-        do throws(GenerationError) {
-            _ = try GenerationControl()
-        } catch {
-            mglru = error.description
+        if wanted == .mglru || generic != nil {
+            do throws(GenerationError) {
+                control = try openGenerations()
+            } catch {
+                mglru = error.description
+            }
         }
-        return try choose(wanted, generic: generic, mglru: mglru)
+        let selection = try choose(wanted, generic: generic, mglru: mglru)
+        return (selection, selection.kind == .mglru ? control : nil)
     }
 }
+
+/// Opens the kernel's generations; tests give others.
+package typealias GenerationOpener = () throws(GenerationError) -> GenerationControl

@@ -17,7 +17,7 @@ package enum ControllerError: Error, Equatable, CustomStringConvertible {
         switch self {
         case .alreadyRuns(let directory):
             "another offloadd uses \(directory); stop it first, or give --state-dir"
-        case .engineUnavailable(let engine, let reason): "engine \(engine.rawValue): \(reason)"
+        case .engineUnavailable(let engine, let reason): "--engine \(engine.rawValue): \(reason)"
         case .damon(let error): error.description
         case .system(let error): "\(error)"
         }

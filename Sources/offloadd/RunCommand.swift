@@ -106,7 +106,8 @@ func openController(
 ) throws -> Controller {
     do throws(ControllerError) {
         let far = FarWatch()
-        return try Controller(settings: settings, groups: groups, log: log) { far.look() }
+        return try Controller(
+            settings: settings, groups: groups, log: log, farState: { far.look() })
     } catch {
         if case .alreadyRuns = error { throw CommandFailure(.tryAgain, error.description) }
         throw CommandFailure(.systemError, error.description)

@@ -73,6 +73,20 @@ import Testing
         }
     }
 
+    @Test(.enabled(if: Capability.root.isUsable && !fileExists("/sys/kernel/debug/lru_gen")))
+    func anEngineThatIsAskedForByNameIsRefusedWhereTheKernelLacksIt() throws {
+        let directory = try TemporaryDirectory()
+        let run = try TestProcess.run(
+            "offloadd",
+            [
+                "run", "--engine", "mglru", "--listen", "unix:\(directory.file("socket"))",
+                "--state-dir", directory.file("state"),
+            ])
+        #expect(run.end == .exited(71), "\(run.error)")
+        #expect(run.error.hasPrefix("offloadd: --engine mglru: "), "\(run.error)")
+        #expect(run.error.filter { $0 == "\n" }.count == 1, "\(run.error)")
+    }
+
     /// The data plane starts in milliseconds and needs no ICU: Foundation stays out of every program's release build.
     @Test(arguments: programs)
     func noProgramLinksFoundation(program: String) throws {
