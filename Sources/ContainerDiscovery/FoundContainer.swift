@@ -50,27 +50,45 @@ package struct DiscoveryRules: Equatable, Sendable {
 final class KnownContainers {
     private(set) var byID: [String: FoundContainer] = [:]
     private let receive: ChangeReceiver
+    private let tally: DiscoveryTally
 
-    init(receive: @escaping ChangeReceiver) { self.receive = receive }
+    init(tally: DiscoveryTally, receive: @escaping ChangeReceiver) {
+        self.tally = tally
+        self.receive = receive
+    }
 
-    /// Tells of a container if it is new or another than was told. One of the same name must have ended: it goes first.
-    func note(_ container: FoundContainer, id: String) {
+    /// Tells of a container if it is new or another than was told. One of the same name must have ended: it goes first. `problems`: its
+    /// labels were not all understood.
+    func note(_ container: FoundContainer, id: String, problems: Bool) {
         if byID[id] == container { return }
         for other in byID.keys where other == id || byID[other]?.name == container.name {
             forget(other)
             guard byID[other] == nil else { return }
         }
-        guard byID.count < AnswerLimits.containers else { return }
-        if receive(.appeared(container)) { byID[id] = container }
+        guard byID.count < AnswerLimits.containers else {
+            return refuse(.limit, id: id, life: container.life)
+        }
+        guard receive(.appeared(container)) else { return tally.noteDeferred() }
+        byID[id] = container
+        let isOptedOut = container.settings.offloads == false
+        tally.note(
+            problems ? .refused(.label) : isOptedOut ? .optedOut : .taken, id: id,
+            life: container.life)
+    }
+
+    /// Counts a container that runs and is not told of.
+    func refuse(_ reason: DiscoveryRefusal, id: String, life: String) {
+        tally.note(.refused(reason), id: id, life: life)
     }
 
     func forget(_ id: String) {
         guard let old = byID[id] else { return }
-        if receive(.gone(old.name)) { byID[id] = nil }
+        if receive(.gone(old.name)) { byID[id] = nil } else { tally.noteDeferred() }
     }
 
     /// Forgets all that a listing does not have.
     func keep(_ ids: Set<String>) {
+        tally.keep(ids)
         for id in byID.keys.sorted() where !ids.contains(id) { forget(id) }
     }
 }

@@ -41,6 +41,7 @@ package final class GroupScanner: Sendable {
     private let log: Logger
     private let receive: ChangeReceiver
     private let isStopping = Atomic<Bool>(false)
+    private let tally = DiscoveryTally()
 
     /// Depth of groups below the mount that are looked at: a pod's container in a cluster inside a container.
     private static let depth = 8
@@ -58,13 +59,16 @@ package final class GroupScanner: Sendable {
         self.receive = receive
     }
 
+    /// What became of the containers that it found. Any thread.
+    package var discovery: DiscoveryCounters { tally.counters }
+
     package func stop() { isStopping.store(true, ordering: .releasing) }
 
     private var mayGoOn: Bool { !isStopping.load(ordering: .acquiring) }
 
     /// Looks again and again until `stop`.
     package func run() {
-        let known = KnownContainers(receive: receive)
+        let known = KnownContainers(tally: tally, receive: receive)
         var told: Set<String> = []
         while mayGoOn {
             scan(known, &told)
@@ -78,7 +82,9 @@ package final class GroupScanner: Sendable {
     /// One look. A tree that cannot be read tells nothing, so nothing is forgotten. `passedOver`: containers that are not to be
     /// told of, so that their bundles are read once.
     private func scan(_ known: KnownContainers, _ passedOver: inout Set<String>) {
-        guard let paths = try? groups.groups(below: "/", depth: Self.depth) else { return }
+        guard let paths = try? groups.groups(below: "/", depth: Self.depth) else {
+            return tally.noteError()
+        }
         var ids: Set<String> = []
         for path in paths {
             guard let identity = containerIdentity(ofGroup: path), identity.group == path,
@@ -92,36 +98,41 @@ package final class GroupScanner: Sendable {
             if known.byID[key]?.life == life { continue }
             // A group without processes has only just been made: its container is told of when it runs.
             guard (try? group.processes())?.isEmpty == false else { continue }
-            let (found, problems) = describe(identity, life)
-            guard let found else {
+            switch describe(identity, life) {
+            case .refused(let reason):
+                known.refuse(reason, id: key, life: life)
                 passedOver.insert(key)
-                continue
+            case .found(let found, let problems):
+                warn(problems, found.name, log)
+                known.note(found, id: key, problems: !problems.isEmpty)
             }
-            warn(problems, found.name, log)
-            known.note(found, id: key)
         }
         known.keep(ids)
         passedOver.formIntersection(ids)
     }
 
-    private func describe(
-        _ identity: ContainerIdentity, _ life: String
-    ) -> (found: FoundContainer?, problems: [String]) {
+    private enum Description {
+        case found(FoundContainer, problems: [String])
+        case refused(DiscoveryRefusal)
+    }
+
+    private func describe(_ identity: ContainerIdentity, _ life: String) -> Description {
         let (annotations, environment) = bundle(identity.id)
-        if sandboxAnnotations.contains(where: { annotations[$0.0] == $0.1 }) { return (nil, []) }
+        if sandboxAnnotations.contains(where: { annotations[$0.0] == $0.1 }) {
+            return .refused(.sandbox)
+        }
         let labels = ContainerLabels(annotations, environment: environment)
-        guard rules.takes(labels.settings) else { return (nil, []) }
+        guard rules.takes(labels.settings) else { return .refused(.unlabelled) }
         let short = String(identity.id.prefix(12))
         let parts = nameAnnotations.map { $0.compactMap { annotations[$0] } }
             .first { $0.count == 3 && $0.allSatisfy { isPrintable($0, 1...80) } }
         let name =
             ([identity.runtime] + [parts.map { ($0 + [short]).joined(separator: "/") } ?? short])
             .joined(separator: ":")
-        return (
+        return .found(
             FoundContainer(
                 name: name, function: labels.function ?? name, group: identity.group,
-                settings: labels.settings, life: life), labels.problems
-        )
+                settings: labels.settings, life: life), problems: labels.problems)
     }
 
     /// What the container's bundle says; nothing when it cannot be read or understood.
@@ -140,6 +151,7 @@ package final class GroupScanner: Sendable {
             do throws(AnswerError) {
                 return try parseBundle(bytes)
             } catch {
+                tally.noteError()
                 log.warn("bundle_refused", ["file": path, "error": error.description])
             }
         }

@@ -43,6 +43,7 @@ package final class RuntimeFollower: Sendable {
     private let receive: ChangeReceiver
     private let isStopping = Atomic<Bool>(false)
     private let counted = Mutex(FollowerCounters())
+    private let tally = DiscoveryTally()
 
     /// `label` begins the containers' names: `docker`. `groupOfProcess` gives the path of a process's memory group.
     package init(
@@ -60,6 +61,8 @@ package final class RuntimeFollower: Sendable {
     }
 
     package var counters: FollowerCounters { counted.withLock { $0 } }
+    /// What became of the containers that it found. Any thread.
+    package var discovery: DiscoveryCounters { tally.counters }
 
     /// Makes `run` return within a second or one request's time.
     package func stop() { isStopping.store(true, ordering: .releasing) }
@@ -68,7 +71,7 @@ package final class RuntimeFollower: Sendable {
 
     /// Follows until `stop`. Any failure is logged once, and tried again with growing pauses.
     package func run() {
-        let known = KnownContainers(receive: receive)
+        let known = KnownContainers(tally: tally, receive: receive)
         var pause = times.backoff
         var isConnected: Bool?
         while mayGoOn {
@@ -85,6 +88,7 @@ package final class RuntimeFollower: Sendable {
                 // A feed that ends at once must not make this a busy loop.
                 sleep(times.backoff)
             } catch {
+                tally.noteError()
                 if isConnected != false {
                     log.warn("runtime_lost", ["runtime": label, "error": error.description])
                 }
@@ -138,9 +142,9 @@ package final class RuntimeFollower: Sendable {
             let container = try parseInspection(response.body)
             guard container.id == id else { throw AnswerError("\(id) is answered by another") }
             let labels = ContainerLabels(container.labels, environment: container.environment)
-            if let found = try found(container, labels) {
+            if let found = try found(container, labels, known) {
                 if known.byID[id] != found { warn(labels.problems, found.name, log) }
-                known.note(found, id: id)
+                known.note(found, id: id, problems: !labels.problems.isEmpty)
             } else {
                 known.forget(id)
             }
@@ -151,12 +155,17 @@ package final class RuntimeFollower: Sendable {
 
     /// Where a running container's group is, and what its labels say; nil when it does not run, or is not to be told of.
     private func found(
-        _ container: InspectedContainer, _ labels: ContainerLabels
+        _ container: InspectedContainer, _ labels: ContainerLabels, _ known: KnownContainers
     ) throws(AnswerError) -> FoundContainer? {
-        guard let pid = container.pid, rules.takes(labels.settings) else { return nil }
+        guard let pid = container.pid else { return nil }
+        guard rules.takes(labels.settings) else {
+            known.refuse(.unlabelled, id: container.id, life: container.startedAt)
+            return nil
+        }
         // A process that ended meanwhile has no group: its event will say so.
         guard let path = groupOfProcess(pid) else { return nil }
         guard let group = containerGroup(path, id: container.id) else {
+            known.refuse(.foreignGroup, id: container.id, life: container.startedAt)
             throw AnswerError(
                 "the group \(path) of \(container.name) is not its own; offloadd must see the host's groups"
             )
@@ -209,6 +218,7 @@ package final class RuntimeFollower: Sendable {
 
     private func refuse(_ error: AnswerError) {
         counted.withLock { $0.refused += 1 }
+        tally.noteError()
         log.warn("runtime_answer_refused", ["runtime": label, "error": error.description])
     }
 

@@ -44,14 +44,14 @@ func discoverySources(_ invocation: Invocation) throws -> [DiscoverySource] {
 
 /// The threads that find containers for a controller.
 final class Discovery: Sendable {
-    private let followers: [RuntimeFollower]
+    private let followers: [(label: String, follower: RuntimeFollower)]
     private let scanners: [GroupScanner]
-    private let threads: [WorkerThread]
 
+    /// Starts nothing yet.
     init(
         _ sources: [DiscoverySource], takesUnlabelled: Bool, groups: ControlGroups,
         controller: Controller, log: Logger
-    ) throws {
+    ) {
         var rules = DiscoveryRules()
         rules.takesUnlabelled = takesUnlabelled
         let receive: ChangeReceiver = { change in
@@ -64,9 +64,8 @@ final class Discovery: Sendable {
             case .gone(let name): controller.drop(name)
             }
         }
-        var followers: [RuntimeFollower] = []
+        var followers: [(label: String, follower: RuntimeFollower)] = []
         var scanners: [GroupScanner] = []
-        var threads: [WorkerThread] = []
         for source in sources {
             switch source {
             case .runtime(let label, let endpoint):
@@ -74,23 +73,32 @@ final class Discovery: Sendable {
                     label: label, endpoint: endpoint, rules: rules, log: log,
                     groupOfProcess: { (try? groups.path(ofProcess: $0)) ?? nil },
                     receive: receive)
-                followers.append(follower)
-                threads.append(try WorkerThread("fm-follow") { follower.run() })
+                followers.append((label, follower))
             case .controlGroups:
-                let scanner = GroupScanner(
-                    groups: groups, rules: rules, log: log, receive: receive)
-                scanners.append(scanner)
-                threads.append(try WorkerThread("fm-scan") { scanner.run() })
+                scanners.append(
+                    GroupScanner(groups: groups, rules: rules, log: log, receive: receive))
             }
         }
         self.followers = followers
         self.scanners = scanners
-        self.threads = threads
+    }
+
+    /// Starts a thread for each source; they run until `stop`.
+    func start() throws(SystemError) {
+        for (_, follower) in followers { _ = try WorkerThread("fm-follow") { follower.run() } }
+        for scanner in scanners { _ = try WorkerThread("fm-scan") { scanner.run() } }
+    }
+
+    /// What the sources count, in the Prometheus text format. Any thread.
+    var metrics: String {
+        discoveryMetrics(
+            followers.map { ($0.label, $0.follower.discovery) }
+                + scanners.map { ("cgroups", $0.discovery) })
     }
 
     /// Ends the threads. A request that hangs is left to its deadline: nothing waits for it.
     func stop() {
-        for follower in followers { follower.stop() }
+        for (_, follower) in followers { follower.stop() }
         for scanner in scanners { scanner.stop() }
     }
 }

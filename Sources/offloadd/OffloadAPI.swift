@@ -4,14 +4,17 @@ import OffloadEngine
 
 /// Answers the HTTP API: GET /healthz, /metrics, /v1/status, /v1/containers, /v1/events?since=SEQ; POST /v1/events, /v1/maintenance.
 /// Any thread; never waits for the control thread.
-func answer(_ request: HTTPRequest, _ controller: Controller) -> HTTPResponse {
+func answer(
+    _ request: HTTPRequest, _ controller: Controller, _ discovery: Discovery
+) -> HTTPResponse {
     switch request.path {
     case "/v1/events" where request.method == "POST": return takeEvents(request, controller)
     case "/v1/events": return onlyGet(request) { giveEvents(request, controller) }
     case "/v1/maintenance" where request.method == "POST":
         return takeMaintenance(request, controller)
     case "/healthz": return onlyGet(request) { .text("ok\n") }
-    case "/metrics": return onlyGet(request) { .metrics(controller.status().metrics) }
+    case "/metrics":
+        return onlyGet(request) { .metrics(controller.status().metrics + discovery.metrics) }
     case "/v1/status": return onlyGet(request) { .json(controller.status().json) }
     case "/v1/containers": return onlyGet(request) { .json(controller.status().containersJSON) }
     default: return .notFound

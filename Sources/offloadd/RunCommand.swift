@@ -43,7 +43,12 @@ let runCommand = Command(
     try makeDirectories(runtimeDirectory())
     var options = HTTPServerOptions()
     options.threads = .pool(2)
-    let server = try HTTPServer(listen: endpoint, options: options) { answer($0, controller) }
+    let discovery = Discovery(
+        sources, takesUnlabelled: invocation.flag("unlabelled"), groups: groups,
+        controller: controller, log: log)
+    let server = try HTTPServer(listen: endpoint, options: options) {
+        answer($0, controller, discovery)
+    }
     let readiness = invocation.readiness()
     let control = try WorkerThread("fm-control") {
         do throws(SystemError) {
@@ -56,9 +61,7 @@ let runCommand = Command(
     guard controller.waitUntilRunning(deadline: monotonicNow() + 10_000_000_000) else {
         throw CommandFailure(.systemError, "the control thread did not start within 10 s")
     }
-    let discovery = try Discovery(
-        sources, takesUnlabelled: invocation.flag("unlabelled"), groups: groups,
-        controller: controller, log: log)
+    try discovery.start()
     readiness.announceReady()
     log.info(
         "started",

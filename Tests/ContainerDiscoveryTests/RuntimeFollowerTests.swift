@@ -194,6 +194,48 @@ private func wait(_ what: String, _ condition: () -> Bool) throws {
         }
     }
 
+    @Test func whatBecameOfEachIsCountedOnceInItsLife() throws {
+        try inWorld { runtime, follower, changes in
+            runtime.state.withLock { $0.containers[Self.first] = "{}" }
+            try wait("the container") { changes.list.count == 1 }
+            try awaitListings(3, follower)
+            var expected = DiscoveryCounters()
+            expected.seen = 1
+            #expect(follower.discovery == expected, "listed again, and not counted again")
+            runtime.state.withLock { state in
+                state.containers[Self.first] = #"{"farmem.offload":"false"}"#
+                state.startedAt = "2"
+            }
+            try wait("the one that keeps out") { follower.discovery.optedOut == 1 }
+            runtime.state.withLock { state in
+                state.containers[Self.first] = #"{"farmem.ofload":"true"}"#
+                state.startedAt = "3"
+            }
+            try wait("the misspelt one") { follower.discovery.refused[.label] == 1 }
+            runtime.state.withLock { $0.containers = [Self.second: "{}"] }
+            try wait("one in a group not its own") {
+                follower.discovery.refused[.foreignGroup] == 1
+            }
+            try awaitListings(3, follower)
+            #expect(follower.discovery.seen == 4)
+            #expect(follower.discovery.optedOut == 1)
+            #expect(follower.discovery.refused == [.label: 1, .foreignGroup: 1])
+        }
+    }
+
+    @Test func errorsOfTheRuntimeAreCounted() throws {
+        try inWorld { runtime, follower, _ in
+            try awaitListings(1, follower)
+            let before = follower.discovery.errors
+            runtime.state.withLock { $0.answersNonsense = true }
+            try wait("answers that are not understood") { follower.discovery.errors > before }
+            runtime.stop()
+            let later = follower.discovery.errors
+            try wait("requests that fail") { follower.discovery.errors > later + 3 }
+            try runtime.start()
+        }
+    }
+
     @Test func aContainerInAGroupThatIsNotItsOwnIsLeftAlone() throws {
         try inWorld { runtime, follower, changes in
             runtime.state.withLock { $0.containers[Self.second] = "{}" }
@@ -250,6 +292,8 @@ private func wait(_ what: String, _ condition: () -> Bool) throws {
         var settings = ContainerSettings()
         settings.floor = .mib(32)
         let group = "/kubepods/burstable/pod\(uid)"
+        #expect(scanner.discovery.seen == 3)
+        #expect(scanner.discovery.refused == [.sandbox: 1])
         #expect(
             found.contains(
                 FoundContainer(
@@ -263,5 +307,33 @@ private func wait(_ what: String, _ condition: () -> Bool) throws {
         unsafe unlink(directory.file("cgroup\(group)/\(ids[2])/cgroup.procs"))
         unsafe rmdir(directory.file("cgroup\(group)/\(ids[2])"))
         try wait("its end") { changes.list.contains(.gone("cri:cccccccccccc")) }
+    }
+}
+
+@Suite struct DiscoveryMetricsTests {
+    @Test func sourcesOfOneNameAreOneSeries() {
+        var one = DiscoveryCounters()
+        one.seen = 3
+        one.refused = [.label: 1]
+        one.errors = 7
+        var other = DiscoveryCounters()
+        other.seen = 2
+        other.optedOut = 1
+        let text = discoveryMetrics([("docker", one), ("docker", other), ("cgroups", other)])
+        let lines = Set(text.split(separator: "\n").map(String.init))
+        let name = "farmem_offload_discovery"
+        for line in [
+            "# TYPE \(name)_containers_total counter",
+            "\(name)_containers_total{source=\"docker\"} 5",
+            "\(name)_containers_total{source=\"cgroups\"} 2",
+            "\(name)_opt_outs_total{source=\"docker\"} 1",
+            "\(name)_refused_total{source=\"docker\",reason=\"label\"} 1",
+            "\(name)_refused_total{source=\"cgroups\",reason=\"foreign-group\"} 0",
+            "\(name)_errors_total{source=\"docker\"} 7",
+            "\(name)_deferred_total{source=\"docker\"} 0",
+        ] {
+            #expect(lines.contains(line), "\(line) is not in:\n\(text)")
+        }
+        #expect(discoveryMetrics([]).isEmpty)
     }
 }

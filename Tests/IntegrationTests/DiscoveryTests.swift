@@ -1,3 +1,5 @@
+import FarMemory
+import HTTPEndpoint
 import JSONText
 import LinuxSystem
 import TestSupport
@@ -56,6 +58,16 @@ struct DiscoveryTests {
                 #expect(other?["last_rule"]?.string == "opted-out")
             }
             #expect(controller.standardError.contains("did you mean farmem.offload?"))
+            let metrics = try world.client().request(
+                "GET", "/metrics", timeout: .seconds(5)
+            ).text
+            for line in [
+                "containers_total{source=\"docker\"} 3", "opt_outs_total{source=\"docker\"} 1",
+                "refused_total{source=\"docker\",reason=\"label\"} 1",
+                "refused_total{source=\"docker\",reason=\"unlabelled\"} 0",
+            ] {
+                #expect(metrics.contains("\nfarmem_offload_discovery_\(line)\n"), "\(metrics)")
+            }
             try podman.stop("quiet")
             try world.wait(20, "an event tells of its end") {
                 try containers(world)["docker:quiet"] == nil
