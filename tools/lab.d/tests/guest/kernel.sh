@@ -3,7 +3,7 @@
 set -euo pipefail
 
 case $FARMEM_LAB_KERNEL in
-uml) [[ $(uname -r) = 6.1.* ]] ;;
+uml | patched-6.1) [[ $(uname -r) = 6.1.* ]] && [ -e /proc/sys/vm/memcg_high_async_pages ] ;;
 debian-*) [[ $(uname -r) = "${FARMEM_LAB_KERNEL#debian-}".*-amd64 ]] ;;
 esac || { echo "kernel $(uname -r) for $FARMEM_LAB_KERNEL" && exit 1; }
 [ "$(id -u)" = 0 ]

@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(realpath "$(dirname "$0")")
 lab=$here/../../../lab
 read -ra run <<<"${FARMEM_LAB_RUN:-uml}"
-[ "${run[0]}" = vm ] || { echo "of Debian's kernels: run tools/lab test --vm debian-6.1 dkms" && exit 77; }
+[[ ${FARMEM_LAB_RUN-} = "vm --kernel debian-"* ]] || { echo "of Debian's kernels: run tools/lab test --vm debian-6.1 dkms" && exit 77; }
 command -v dkms >/dev/null || { echo "dkms is not installed; run: tools/setup --lab" && exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
