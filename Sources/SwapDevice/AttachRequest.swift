@@ -58,9 +58,7 @@ struct AttachSteps {
             return try body(&record)
         } catch {
             undo(record)
-            if let error = error as? SwapDeviceError { throw error }
-            if let error = error as? SystemError { throw .system(error) }
-            throw .brokenState("\(error)")
+            throw SwapDeviceError(error)
         }
     }
 

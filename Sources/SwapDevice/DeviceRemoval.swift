@@ -37,12 +37,8 @@ package struct DeviceRemoval {
                 try swapOff(record.device, progress: progress)
             }
             try dismantle(record)
-        } catch let error as SwapDeviceError {
-            throw error
-        } catch let error as SystemError {
-            throw .system(error)
         } catch {
-            throw .brokenState("\(error)")
+            throw SwapDeviceError(error)
         }
     }
 

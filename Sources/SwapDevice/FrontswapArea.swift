@@ -52,12 +52,8 @@ struct FrontswapArea {
                     path: given, "holds something else than swap: mkswap it first")
             }
             return (path, kind == S_IFBLK, isNew)
-        } catch let error as SwapDeviceError {
-            throw error
-        } catch let error as SystemError {
-            throw .system(error)
         } catch {
-            throw .brokenState("\(error)")
+            throw SwapDeviceError(error)
         }
     }
 

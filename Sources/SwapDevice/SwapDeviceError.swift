@@ -26,6 +26,17 @@ package enum SwapDeviceError: Error, Equatable, Sendable {
     /// Another farswap command works on this device.
     case busy(String)
     case system(SystemError)
+
+    /// For steps that throw errors of several types: one of its own stays what it is, and what is neither that nor the
+    /// kernel's comes from reading a state that makes no sense.
+    init(_ error: any Error) {
+        self =
+            switch error {
+            case let error as SwapDeviceError: error
+            case let error as SystemError: .system(error)
+            default: .brokenState("\(error)")
+            }
+    }
 }
 
 extension SwapDeviceError: CustomStringConvertible {
