@@ -36,8 +36,10 @@ static unsigned int defer;
 module_param(defer, uint, 0600);
 MODULE_PARM_DESC(defer, "For tests: every N-th read or write is given to its backend later; 0 is none");
 
-/* The list of devices, and attach and detach as a whole. */
+/* Attach and detach as a whole: they may wait for a server. */
 DEFINE_MUTEX(farmem_mutex);
+/* The list, for as long as it takes to change or to read it. */
+DEFINE_MUTEX(farmem_list_mutex);
 LIST_HEAD(farmem_devices);
 
 static const struct farmem_backend *const backends[] = { &farmem_dram, &farmem_rdma };
@@ -46,7 +48,9 @@ struct farmem_device *farmem_find(const char *name)
 {
 	struct farmem_device *device;
 
-	lockdep_assert_held(&farmem_mutex);
+	/* Who changes the list has both. */
+	lockdep_assert(lockdep_is_held(&farmem_mutex) ||
+		       lockdep_is_held(&farmem_list_mutex));
 	list_for_each_entry(device, &farmem_devices, link)
 		if (!strcmp(device->name, name))
 			return device;
@@ -298,7 +302,9 @@ struct farmem_device *farmem_attach(struct farmem_options *options)
 	error = options->area ? farmem_area_add(device, options) : farmem_disk_add(device);
 	if (error)
 		goto detach_backend;
+	mutex_lock(&farmem_list_mutex);
 	list_add_tail(&device->link, &farmem_devices);
+	mutex_unlock(&farmem_list_mutex);
 	return device;
 
 detach_backend:
@@ -327,10 +333,14 @@ int farmem_detach(struct farmem_device *device)
 	int error;
 
 	lockdep_assert_held(&farmem_mutex);
+	/* A status shows a device with its frontend, or no device. */
+	mutex_lock(&farmem_list_mutex);
 	error = device->area ? farmem_area_remove(device) : farmem_disk_remove(device);
+	if (!error)
+		list_del(&device->link);
+	mutex_unlock(&farmem_list_mutex);
 	if (error)
 		return error;
-	list_del(&device->link);
 	drain(device);
 	device->backend->detach(device);
 	free_percpu(device->counters);

@@ -157,7 +157,8 @@ static inline void farmem_add(struct farmem_device *device,
 }
 
 /* core.c */
-extern struct mutex farmem_mutex;	/* the list, and what changes it */
+extern struct mutex farmem_mutex;	/* attach and detach */
+extern struct mutex farmem_list_mutex;	/* the list; inside of farmem_mutex */
 extern struct list_head farmem_devices;
 
 struct farmem_device *farmem_find(const char *name);

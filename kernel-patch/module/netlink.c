@@ -280,13 +280,13 @@ static int farmem_do_status(struct sk_buff *request, struct genl_info *info)
 	message = genlmsg_new(GENLMSG_DEFAULT_SIZE, GFP_KERNEL);
 	if (!message)
 		return -ENOMEM;
-	mutex_lock(&farmem_mutex);
+	mutex_lock(&farmem_list_mutex);
 	device = farmem_find(nla_data(info->attrs[FARMEM_A_NAME]));
 	if (device)
 		error = reply_status(device, info, message);
 	else
 		nlmsg_free(message);
-	mutex_unlock(&farmem_mutex);
+	mutex_unlock(&farmem_list_mutex);
 	return error;
 }
 
@@ -297,7 +297,7 @@ static int farmem_dump_status(struct sk_buff *message, struct netlink_callback *
 
 	if (!netlink_capable(cb->skb, CAP_SYS_ADMIN))
 		return -EPERM;
-	mutex_lock(&farmem_mutex);
+	mutex_lock(&farmem_list_mutex);
 	list_for_each_entry(device, &farmem_devices, link) {
 		if (position++ < cb->args[0])
 			continue;
@@ -306,7 +306,7 @@ static int farmem_dump_status(struct sk_buff *message, struct netlink_callback *
 			break;
 		cb->args[0] = position;
 	}
-	mutex_unlock(&farmem_mutex);
+	mutex_unlock(&farmem_list_mutex);
 	return message->len;
 }
 

@@ -100,8 +100,11 @@ echo lab:00112233445566778899aabbccddeeff >/tmp/keys
 chmod 600 /tmp/keys
 insmod "$module"
 
+# asking: the module is on its way to the server.
+asking() { rdma resource show cm_id | grep -q 'comm \[farmem\]'; }
+
 part_refusals() {
-    local before
+    local before attaching
     refused 22 "needs the address" farmem attach far0 rdma $((64 * MiB))
     refused 22 "neither IPv4 nor IPv6" farmem attach far0 rdma $((64 * MiB)) address=memserver
     refused 22 "both its name" farmem attach far0 rdma $((64 * MiB)) address=$near key_name=lab
@@ -113,6 +116,18 @@ part_refusals() {
     refused 13 "does not accept" farmem attach far0 rdma $((64 * MiB)) address=$near key_name=lab key_secret=00
     refused 13 "does not accept" farmem attach far0 rdma $((64 * MiB)) address=$near key_name=other key_secret=00
     [ ! -e $disk ] && [ -z "$(farmem status)" ] || fail "a refused attach left a device"
+    # An attach that waits for its server keeps nobody from seeing or leaving another device.
+    farmem attach near dram $MiB >/dev/null
+    ip neighbour replace $near dev veth1 lladdr 02:00:00:00:00:01 nud permanent
+    farmem attach far0 rdma $((64 * MiB)) address=$near $key attach_deadline=30000 >/tmp/attached 2>&1 &
+    attaching=$!
+    until_true 20 asking
+    [ "$(farmem status near | jq -r .backend) $(farmem status | jq -r .name)" = "dram near" ] || fail "no status while another device is attached"
+    kill -0 $attaching 2>/dev/null || fail "the status waited for the attach: $(cat /tmp/attached)"
+    ip neighbour delete $near dev veth1
+    wait $attaching || fail "attach, with the network back: $(cat /tmp/attached)"
+    farmem detach near
+    farmem detach far0
     # A lease has one client and one size, and what a client held goes with its detach.
     attach $((64 * MiB)) queues=2
     refused 16 "another client" farmem attach far1 rdma $((64 * MiB)) address=$near $key lease=far0 attach_deadline=500
