@@ -1,56 +1,22 @@
 #!/bin/bash
 # farswap-frontswap-in-guest.sh MODULE: what host/module-frontswap.sh has done in a guest.
-set -euo pipefail
-here=$(dirname "$0")
-PATH=$FARMEM_BIN_DIR:$PATH
+. "$(dirname "$0")/guest.sh"
 module=$1
-export FARMEM_RUNTIME_DIR=/run/farmem
-group=/sys/fs/cgroup/limited
-far=192.168.77.2
-mkdir -p /run/farmem /dev/shm/pool /tmp/files
+mkdir -p /tmp/files
 
-fail() {
-    echo "FAILED: $*"
-    farswap status || true
-    cat /proc/swaps
-    dmesg | tail -n 20
-    exit 1
-}
-# refused STATUS WORDS COMMAND...: one line that holds the words, nothing changed.
-refused() {
-    local wanted=$1 words=$2 status=0
-    shift 2
-    "$@" >/run/refused 2>&1 || status=$?
-    [ "$status" = "$wanted" ] || fail "$*: status $status instead of $wanted: $(cat /run/refused)"
-    [ "$(wc -l </run/refused)" = 1 ] && grep -q "$words" /run/refused || fail "$*: $(cat /run/refused)"
-    nothing_left || fail "$*: something is left"
-}
 nothing_left() {
     [ "$(wc -l </proc/swaps)" = 1 ] && [ ! -e /run/farmem/swap/far0/state ] && [ ! -e /tmp/files/new ] &&
-        [ -z "$(python3 "$here/farmem_netlink.py" status)" ]
+        [ -z "$(farmem_ko status)" ]
 }
-status() { farswap status --json | jq -r ".devices[0]$1"; }
 attach() { timeout 30 farswap attach dram:96MiB --frontend frontswap --size 128MiB "$@"; }
 rdma() { timeout 30 farswap attach "rdma://$far/far" --frontend frontswap --size 128MiB --auth-file /run/keys "$@"; }
-limited() { (echo $BASHPID >$group/cgroup.procs && exec "$@"); }
 detach() {
     timeout 60 farswap detach far0 >/dev/null || fail "detach"
     nothing_left || fail "left after detach"
 }
-# until_true SECONDS COMMAND...
-until_true() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ "$SECONDS" -lt "$end" ] || return 1
-        sleep 0.05
-    done
-}
-# Pages that were on their way when their process ended are in the swap cache, and nobody's, until the kernel reclaims.
-orphans() { sed -n 's/^swapcached //p' $group/memory.stat; }
-empty() { [ "$(($(status .fabric.pages) + $(status .fabric.slabs)))" -le $(($(orphans) >> 12)) ]; }
+empty() { [ "$(($(status .fabric.pages) + $(status .fabric.slabs)))" -le "$(orphans)" ]; }
 
-(umask 77 && echo "lab:$(head -c 32 /dev/urandom | od -v -An -tx1 | tr -d ' \n')" >/run/keys)
+make_keys
 insmod "$module"
 truncate -s 128M /tmp/disk
 loop=$(losetup -f --show /tmp/disk)
@@ -109,11 +75,11 @@ swapoff "$loop"
 [ "$(farswap status --repair)" = "far0: nobody served it any more; removed" ] || fail "repair"
 attach --fallback "$loop" >/dev/null
 swapoff "$loop"
-python3 "$here/farmem_netlink.py" detach far0
-rmmod farmem
+farmem_ko detach far0
+unload
 [ "$(farswap status --repair)" = "far0: nobody served it any more; removed" ] || fail "repair without the module"
 [ -z "$(ls /run/farmem/swap)" ] || fail "state is left: $(ls /run/farmem/swap)"
-insmod "$module"
+load
 echo "disk: ok"
 
 # A file of a file system, made by attach; and what does not fit far is on it.
@@ -161,12 +127,6 @@ echo 16M >$group/memory.max
 echo "detach: ok"
 
 # Over RDMA, with a server that is killed under load; detach leaves no slab.
-mkfifo /run/ready
-serve() {
-    memserver serve --capacity 160MiB --pool /dev/shm/pool --auth-file /run/keys --rdma $far --ready-fd 9 9<>/run/ready 2>>/run/memserver.log &
-    server=$!
-    read -r -t 20 _ <>/run/ready || fail "memserver is not ready: $(cat /run/memserver.log)"
-}
 more() { [ "$(status ".counters.$1")" -gt "$2" ]; }
 live() { [ "$(status .state)" = attached ] && [ "$(status .fabric.reconnects_total)" -gt 0 ]; }
 serve
@@ -179,7 +139,7 @@ for options in "" "--poll 1ms" "--connections 2"; do
     rm -f /tmp/stop
     coproc limited timeout 300 python3 "$here/pages.py" churn 6144 /tmp/stop
     read -r _ <&"${COPROC[0]}"
-    { kill -9 $server && wait $server; } 2>/dev/null || true
+    end_server -9
     serve
     until_true 30 live || fail "it did not connect again"
     until_true 60 more pages_in_total $(($(status .counters.pages_in_total) + 500)) || fail "nothing is read after the server came back"
@@ -187,7 +147,7 @@ for options in "" "--poll 1ms" "--connections 2"; do
     wait $COPROC_PID || fail "a process whose server was killed, $options"
     more load_failed_total 0 && fail "loads failed: $(status .counters)"
     detach
-    [ "$(memserver status --json | jq .granted_bytes)" = 0 ] || fail "slabs are left: $(memserver status --json)"
+    [ "$(granted)" = 0 ] || fail "slabs are left: $(memserver status --json)"
     echo "RDMA ${options:-as it is}: ok"
 done
 kill $server

@@ -1,28 +1,9 @@
 #!/bin/bash
 # farswap-in-guest.sh MODULE: what host/module-farswap.sh has done in a guest.
-set -euo pipefail
-PATH=$FARMEM_BIN_DIR:$PATH
+. "$(dirname "$0")/guest.sh"
 module=$1
-export FARMEM_RUNTIME_DIR=/run/farmem
-mkdir -p /run/farmem
 
-fail() {
-    echo "FAILED: $*"
-    farswap status || true
-    cat /proc/swaps
-    dmesg | tail -n 20
-    exit 1
-}
-# refused STATUS WORDS COMMAND...: one line that holds the words, nothing changed.
-refused() {
-    local wanted=$1 words=$2 status=0
-    shift 2
-    "$@" >/run/refused 2>&1 || status=$?
-    [ "$status" = "$wanted" ] || fail "$*: status $status instead of $wanted: $(cat /run/refused)"
-    [ "$(wc -l </run/refused)" = 1 ] && grep -q "$words" /run/refused || fail "$*: $(cat /run/refused)"
-    [ "$(wc -l </proc/swaps)" = 1 ] && [ ! -e /run/farmem/swap/far0/state ] && [ ! -e /dev/farmem0 ] || fail "$*: something is left"
-}
-status() { farswap status --json | jq -r ".devices[0]$1"; }
+nothing_left() { [ "$(wc -l </proc/swaps)" = 1 ] && [ ! -e /run/farmem/swap/far0/state ] && [ ! -e /dev/farmem0 ]; }
 attach() { timeout 30 farswap attach dram:96MiB --frontend module --size 128MiB "$@"; }
 
 refused 71 "farmem.ko is not loaded" attach
@@ -60,27 +41,20 @@ swapoff /dev/farmem0
 # The module is gone, the state is not.
 attach >/dev/null
 swapoff /dev/farmem0
-python3 "$(dirname "$0")/farmem_netlink.py" detach far0
+farmem_ko detach far0
 gone=0
 farswap status >/dev/null || gone=$?
 [ $gone = 1 ] && [ "$(status .state)" = dead ] || fail "a device that is gone: $gone $(status .state)"
-rmmod farmem
+unload
 [ "$(farswap status --repair)" = "far0: nobody served it any more; removed" ] || fail "repair without the module"
 [ -z "$(ls /run/farmem/swap)" ] || fail "state is left: $(ls /run/farmem/swap)"
 
 # The same over RDMA, to a memory server at the other end of the cable.
-insmod "$module"
-far=192.168.77.2
-mkdir -p /dev/shm/pool
-(umask 77 && echo "lab:$(head -c 32 /dev/urandom | od -v -An -tx1 | tr -d ' \n')" >/run/keys && echo "lab:$(head -c 32 /dev/zero | od -v -An -tx1 | tr -d ' \n')" >/run/wrong)
+load
+make_keys
+(umask 77 && echo "lab:$(head -c 32 /dev/zero | od -v -An -tx1 | tr -d ' \n')" >/run/wrong)
 rdma() { timeout 60 farswap attach "rdma://$far/${lease-far}" --frontend module --size 128MiB --auth-file ${keys-/run/keys} "$@"; }
 refused 69 "" rdma
-mkfifo /run/ready
-serve() {
-    memserver serve --capacity 160MiB --pool /dev/shm/pool --auth-file /run/keys --rdma $far --ready-fd 9 9<>/run/ready 2>>/run/memserver.log &
-    server=$!
-    read -r -t 20 _ <>/run/ready || fail "memserver is not ready: $(cat /run/memserver.log)"
-}
 serve
 keys=/run/wrong refused 77 "" rdma
 refused 77 "" timeout 60 farswap attach rdma://$far/far --frontend module --size 128MiB
@@ -107,7 +81,7 @@ for round in 1 2 3 4 5; do
         kill -0 $bench || fail "the benchmark ended"
         sleep 0.1
     done
-    { kill -9 $server && wait $server; } 2>/dev/null || true
+    end_server -9
     serve
     until [ "$(status .state)" = attached ]; do sleep 0.1; done
 done
@@ -117,7 +91,7 @@ wait $bench || fail "pages under kills: $(cat /run/report)"
 [ "$(status .fabric.reconnects_total)" -ge 5 ] || fail "$(status .fabric)"
 echo "killed 5 times: $(cat /run/report)"
 timeout 60 farswap detach far0 >/dev/null || fail "detach"
-[ "$(memserver status --json | jq .granted_bytes)" = 0 ] || fail "slabs are left: $(memserver status --json)"
+[ "$(granted)" = 0 ] || fail "slabs are left: $(memserver status --json)"
 kill $server
 wait $server
 rmmod farmem

@@ -1,30 +1,12 @@
 #!/bin/bash
 # returns-in-guest.sh MODULE: what host/returns.sh has done in a guest.
-set -euo pipefail
-here=$(dirname "$0")
-PATH=$FARMEM_BIN_DIR:$PATH
-export FARMEM_RUNTIME_DIR=/run/farmem
-group=/sys/fs/cgroup/limited
-far=192.168.77.2
-mkdir -p /run/farmem /dev/shm/pool $group
+. "$(dirname "$0")/guest.sh"
+mkdir -p $group
 echo 16M >$group/memory.max
-
-fail() {
-    echo "FAILED: $*"
-    farswap status || true
-    cat /proc/swaps
-    grep -E "^(anon|swapcached|shmem|file_writeback) " $group/memory.stat; cat $group/memory.swap.current
-    tail -n 5 /run/memserver.log
-    exit 1
-}
-(umask 77 && echo "lab:$(head -c 32 /dev/urandom | od -v -An -tx1 | tr -d ' \n')" >/run/keys)
-mkfifo /run/ready
-memserver serve --capacity 160MiB --pool /dev/shm/pool --auth-file /run/keys --rdma $far --ready-fd 9 9<>/run/ready 2>>/run/memserver.log &
-server=$!
-read -r -t 20 _ <>/run/ready || fail "memserver is not ready"
+make_keys
+serve
 insmod "$1"
 
-granted() { memserver status --json | jq .granted_bytes; }
 # least SECONDS: the least that was granted within that time, in MiB, for as long as it is not 0.
 least() {
     local end=$((${EPOCHREALTIME/./} + $1 * 1000000)) least now
