@@ -8,27 +8,23 @@ import FarMemory
 // - pressure: tasks of the container waited for memory for a larger share of the time than the host may; it rests for the pause. Where
 //   the kernel does not tell (cgroup v1) there is no such guard.
 
-/// The last latencies of a function, with and without a disturbance.
+/// The last latencies of a function, whatever its requests found.
 package struct LatencyWatch: Equatable, Sendable {
     private static let enough = 20
     /// Less than this is noise, whatever its share.
     private static let worthwhile = Nanoseconds.milliseconds(5)
 
-    private var undisturbed = LatencyRing(kept: 64)
     private var recent = LatencyRing(kept: 64)
 
     package init() {}
 
-    mutating func note(_ latency: Nanoseconds, wasDisturbed: Bool) {
-        let micros = latency.ringMicroseconds
-        recent.put(micros)
-        if !wasDisturbed { undisturbed.put(micros) }
-    }
+    mutating func note(_ latency: Nanoseconds) { recent.put(latency.ringMicroseconds) }
 
-    /// Whether the recent 95th percentile is more than `permille` thousandths above the baseline's.
-    func isWorse(by permille: UInt64) -> Bool {
-        guard recent.count >= Self.enough, undisturbed.count >= Self.enough else { return false }
-        let (own, now) = (undisturbed.percentile(95), recent.percentile(95))
+    /// Whether the recent 95th percentile is more than `permille` thousandths above the baseline's: that of requests which found their
+    /// pages in place.
+    func isWorse(than baseline: LatencyRing, by permille: UInt64) -> Bool {
+        guard recent.count >= Self.enough, baseline.count >= Self.enough else { return false }
+        let (own, now) = (baseline.percentile(95), recent.percentile(95))
         return now - own >= Self.worthwhile.microseconds
             && UInt64(now) * 1000 > UInt64(own) * (1000 + permille)
     }
@@ -48,12 +44,9 @@ extension PolicyMachine {
             ? .woken
             : container.requests == 0
                 ? .first : container.isDisturbed ? .disturbed : .undisturbed
-        functions.records[place].noteWake(latency, kind, container.function, settings)
-        guard let limit = settings.latencyPermille else { return }
-        functions.records[place].latency.note(latency, wasDisturbed: container.isDisturbed)
-        guard functions.records[place].latency.isWorse(by: limit) else { return }
-        functions.records[place].latency.forgetRecent()
-        container.backOff(.latency, until: now + container.rollbackInterval)
+        let isWorse = functions.records[place].noteLatency(
+            latency, kind, container.function, settings)
+        if isWorse { container.backOff(.latency, until: now + container.rollbackInterval) }
     }
 
     /// Takes in the container's total time of waiting for memory, before `measure` replaces the last one.

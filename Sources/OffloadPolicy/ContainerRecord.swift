@@ -105,7 +105,7 @@ package struct FunctionRecord: Equatable, Sendable {
     /// How long a container is idle before it is drained.
     package private(set) var wait: Nanoseconds
     var choice: WindowChoice
-    var latency = LatencyWatch()
+    private var latencies = LatencyWatch()
     private var wakeCost = WakeCost()
     /// What the requests to its semi-warm containers have shown.
     package private(set) var wakes = WakeShare()
@@ -131,13 +131,22 @@ package struct FunctionRecord: Equatable, Sendable {
         wait = min(settings.semiWarmWait(of: function, reuse, wakes), Self.waitMaximum)
     }
 
-    /// One of its requests took so long.
-    mutating func noteWake(
+    /// One of its requests took so long. Whether the last ones were so much slower than undisturbed ones that its container is to rest;
+    /// then the evidence starts anew.
+    mutating func noteLatency(
         _ latency: Nanoseconds, _ kind: WakeCost.Kind, _ function: String,
         _ settings: PolicySettings
-    ) {
-        guard settings.wakePermille > 0, wakeCost.note(latency, kind) || wakes.permitted == nil
-        else { return }
+    ) -> Bool {
+        let mayBeOther = wakeCost.note(latency, kind) || wakes.permitted == nil
+        if mayBeOther, settings.wakePermille > 0 { learnWakes(function, settings) }
+        guard let limit = settings.latencyPermille else { return false }
+        latencies.note(latency)
+        guard latencies.isWorse(than: wakeCost.undisturbed, by: limit) else { return false }
+        latencies.forgetRecent()
+        return true
+    }
+
+    private mutating func learnWakes(_ function: String, _ settings: PolicySettings) {
         let seen = WakeShare(
             permitted: wakeCost.share(permille: settings.wakePermille),
             isSought: wakeCost.isUnknown)

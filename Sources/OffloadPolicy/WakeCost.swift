@@ -32,13 +32,12 @@ package struct WakeCost: Equatable, Sendable {
     private static let fadeAt: UInt32 = 256
 
     private var woken = LatencyRing(kept: 32)
-    private var undisturbed = LatencyRing(kept: 64)
-    private var ordinary = LatencyRing(kept: 64)
+    /// Requests that found their pages in place: the baseline of the latency guard too (ContainerGuards.swift).
+    private(set) var undisturbed = LatencyRing(kept: 64)
+    private var ordinary = OrdinaryLatencies()
     private var notes: UInt32 = 0
     private var requests: UInt32 = 0
     private var wokenRequests: UInt32 = 0
-    /// First requests among the last ordinary ones.
-    private var coldStarts = LatencyRing(kept: 64)
 
     package init() {}
 
@@ -51,13 +50,10 @@ package struct WakeCost: Equatable, Sendable {
         count(kind)
         switch kind {
         case .woken: woken.put(micros)
-        case .first:
-            ordinary.put(micros)
-            coldStarts.put(1)
+        case .first: ordinary.put(micros, isFirst: true)
         case .undisturbed:
             undisturbed.put(micros)
-            ordinary.put(micros)
-            coldStarts.put(0)
+            ordinary.put(micros, isFirst: false)
         case .disturbed: return false
         }
         notes &+= 1
@@ -76,7 +72,7 @@ package struct WakeCost: Equatable, Sendable {
             Self.shareMost, scaled(permille, UInt64(ordinary.mean), over: UInt64(price)))
         let isHidden =
             woken.percentile(75) * 100 <= undisturbed.percentile(50) * 105
-            || coldStarts.count >= 10 && coldStarts.sum * 10 >= Int64(coldStarts.count)
+            || ordinary.count >= 10 && ordinary.firsts * 10 >= ordinary.count
         let permitted = isHidden ? share : min(share, Self.visibleShare)
         return isOverdrawn(permitted) ? 0 : permitted
     }
@@ -95,42 +91,6 @@ package struct WakeCost: Equatable, Sendable {
         requests >= Self.countsFrom
             && UInt64(wokenRequests) * 1000 > permitted * UInt64(requests) + 1000
     }
-}
-
-/// The last latencies of one kind, in microseconds.
-struct LatencyRing: Equatable, Sendable {
-    private let kept: Int
-    private var values: [UInt32] = []
-    private var next = 0
-
-    init(kept: Int) { self.kept = kept }
-
-    var count: Int { values.count }
-
-    mutating func put(_ value: UInt32) {
-        if values.count < kept { values.append(value) } else { values[next] = value }
-        next = (next + 1) % kept
-    }
-
-    mutating func removeAll() {
-        values = []
-        next = 0
-    }
-
-    /// Nearest rank. There must be values.
-    func percentile(_ percent: Int) -> Int64 {
-        Int64(values.sorted()[max(0, (values.count * percent + 99) / 100 - 1)])
-    }
-
-    var sum: Int64 { values.reduce(0) { $0 + Int64($1) } }
-
-    /// There must be values.
-    var mean: Int64 { sum / Int64(values.count) }
-}
-
-extension Nanoseconds {
-    /// As a ring keeps it.
-    var ringMicroseconds: UInt32 { UInt32(clamping: max(0, microseconds)) }
 }
 
 extension PolicySettings {

@@ -35,25 +35,31 @@ import Testing
     }
 
     @Test func aFunctionThatBecomesSlowerThanItsOwnBaselineRests() {
+        let baseline = ring(20, 30)
         var watch = LatencyWatch()
-        for _ in 0..<30 { watch.note(.milliseconds(20), wasDisturbed: false) }
-        #expect(!watch.isWorse(by: 500))
-        for _ in 0..<10 { watch.note(.milliseconds(60), wasDisturbed: true) }
-        #expect(watch.isWorse(by: 500))
-        #expect(!watch.isWorse(by: 3000))
+        for _ in 0..<30 { watch.note(.milliseconds(20)) }
+        #expect(!watch.isWorse(than: baseline, by: 500))
+        for _ in 0..<10 { watch.note(.milliseconds(60)) }
+        #expect(watch.isWorse(than: baseline, by: 500))
+        #expect(!watch.isWorse(than: baseline, by: 3000))
         watch.forgetRecent()
-        #expect(!watch.isWorse(by: 500), "new evidence first")
+        #expect(!watch.isWorse(than: baseline, by: 500), "new evidence first")
     }
 
     @Test func fewRequestsAndSmallDifferencesProveNothing() {
         var watch = LatencyWatch()
-        for _ in 0..<19 { watch.note(.milliseconds(20), wasDisturbed: false) }
-        for _ in 0..<40 { watch.note(.milliseconds(90), wasDisturbed: true) }
-        #expect(!watch.isWorse(by: 100), "19 undisturbed requests are too few")
+        for _ in 0..<40 { watch.note(.milliseconds(90)) }
+        #expect(!watch.isWorse(than: ring(20, 19), by: 100), "19 undisturbed ones are too few")
+        #expect(watch.isWorse(than: ring(20, 20), by: 100))
         var fast = LatencyWatch()
-        for _ in 0..<30 { fast.note(.milliseconds(1), wasDisturbed: false) }
-        for _ in 0..<30 { fast.note(.milliseconds(4), wasDisturbed: true) }
-        #expect(!fast.isWorse(by: 100), "3 ms are noise")
+        for _ in 0..<30 { fast.note(.milliseconds(4)) }
+        #expect(!fast.isWorse(than: ring(1, 30), by: 100), "3 ms are noise")
+    }
+
+    private func ring(_ milliseconds: Int64, _ count: Int) -> LatencyRing {
+        var ring = LatencyRing(kept: 64)
+        for _ in 0..<count { ring.put(Nanoseconds.milliseconds(milliseconds).ringMicroseconds) }
+        return ring
     }
 
     @Test func withoutLatenciesThereIsNoSuchGuard() {
