@@ -112,6 +112,7 @@ extension PolicyMachine {
     }
 
     private func drainReason(_ container: ContainerRecord, at now: Nanoseconds) -> String {
+        guard explainsDrains else { return "" }
         let idle = container.idleSince.map { now - $0 } ?? .zero
         let (delay, origin) = semiWarmDelay(of: container)
         return "idle \(idle.milliseconds)ms, delay \(delay) (\(origin))"

@@ -28,6 +28,8 @@ package import FarMemory
 /// The policy: a pure state machine. Actions of one container are to be carried out in order.
 package struct PolicyMachine: Sendable {
     package let settings: PolicySettings
+    /// Whether drains say why, in words. Where nobody reads them they cost more than the decision.
+    package var explainsDrains = true
     package internal(set) var containers = ContainerTable()
     package internal(set) var functions = FunctionTable()
     var budget: BandwidthBudget
@@ -57,6 +59,11 @@ package struct PolicyMachine: Sendable {
             return
         }
         guard let place = containers.place(of: id) else { return }
+        if case .measured(let measure) = event, isPlain(measure, containers.records[place].watch) {
+            containers.records[place].stallSeen = nil
+            containers.records[place].measure = measure
+            return
+        }
         var container = containers.records[place]
         if case .stopped = event {
             for action in container.givePendingUp() { settle(action, at: now) }
@@ -81,6 +88,11 @@ package struct PolicyMachine: Sendable {
         apply(event, to: &container, at: now, into: &output)
         containers.records[place] = container
         decisions += output.decisions
+    }
+
+    /// Whether nothing follows from a measure: half of all events, for which the record need not be copied.
+    private func isPlain(_ measure: ContainerMeasure, _ watch: RefaultWatch?) -> Bool {
+        watch == nil && measure.stall == nil
     }
 
     private mutating func start(_ id: ContainerHandle, function: String) {
@@ -405,6 +417,13 @@ package struct PolicyMachine: Sendable {
         let share = settings.reuseShare(wakes)
         let why = share < settings.reusePermille ? ", as wake-ups cost little" : ""
         return (wait, "p\(share)/1000 of \(samples) reuses\(why)")
+    }
+
+    /// The delay of a container's function, found by the container; nil when it is gone.
+    package func semiWarmWait(ofFunctionOf id: ContainerHandle) -> Nanoseconds? {
+        containers.place(of: id).map {
+            functions.records[containers.records[$0].functionPlace].wait
+        }
     }
 
     /// The same without its origin: cheap enough for each request.

@@ -121,7 +121,11 @@ package struct ContainerMeasure: Equatable, Sendable {
     /// Total time in which a task of the container waited for memory.
     package var stall: Nanoseconds?
     /// How the anonymous memory divides, as of `measuredAt` in it.
-    package var segments: SegmentSizes?
+    package var segments: SegmentSizes? {
+        get { boxed?.sizes }
+        set { boxed = newValue.map(SegmentBox.init) }
+    }
+    private var boxed: SegmentBox?
     /// Share of the time in which a task of the container waited for memory, over the last seconds, in millionths.
     package var pressureMillionths: UInt64?
 
@@ -135,8 +139,17 @@ package struct ContainerMeasure: Equatable, Sendable {
         self.refaults = refaults
         self.file = file
         self.stall = stall
-        self.segments = segments
+        boxed = segments.map(SegmentBox.init)
     }
+}
+
+/// Only reports want the segments, and a measure is copied with every event.
+private final class SegmentBox: Equatable, Sendable {
+    let sizes: SegmentSizes
+
+    init(_ sizes: SegmentSizes) { self.sizes = sizes }
+
+    static func == (a: SegmentBox, b: SegmentBox) -> Bool { a.sizes == b.sizes }
 }
 
 /// What came of an action.

@@ -83,9 +83,10 @@ package struct SecondSeries: Equatable, Sendable {
         }
         let sum = values.reduce(0.0) { $0 + Double($1) }
         let peakSecond = values.indices.max { values[$0] < values[$1] } ?? 0
-        let sorted = values.sorted()
+        var places = values
         func at(_ share: Double) -> Double {
-            Double(sorted[min(sorted.count - 1, Int(Double(sorted.count) * share))]) * unit
+            let rank = min(places.count - 1, Int(Double(places.count) * share))
+            return Double(places.select(rank)) * unit
         }
         return Summary(
             mean: sum / Double(values.count) * unit, p50: at(0.5), p99: at(0.99),
@@ -112,5 +113,42 @@ package struct ShareDistribution: Equatable, Sendable {
             seen += count
             return total > 0 ? Double(seen) / Double(total) : 0
         }
+    }
+}
+
+extension Array where Element: Comparable {
+    /// The value that sorting would put at this place, in linear time; changes the order. The place must be one of the array's, and
+    /// every value comparable with itself.
+    mutating func select(_ rank: Int) -> Element {
+        precondition(indices.contains(rank), "a place that the array does not have")
+        var low = startIndex
+        var high = endIndex - 1
+        while low < high {
+            // The middle one of three keeps sorted arrays from being the worst.
+            let middle = low + (high - low) / 2
+            if self[middle] < self[low] { swapAt(middle, low) }
+            if self[high] < self[low] { swapAt(high, low) }
+            if self[high] < self[middle] { swapAt(high, middle) }
+            let pivot = self[middle]
+            var left = low
+            var right = high
+            while left <= right {
+                while self[left] < pivot { left += 1 }
+                while pivot < self[right] { right -= 1 }
+                if left <= right {
+                    swapAt(left, right)
+                    left += 1
+                    right -= 1
+                }
+            }
+            if rank <= right {
+                high = right
+            } else if rank >= left {
+                low = left
+            } else {
+                return self[rank]
+            }
+        }
+        return self[rank]
     }
 }

@@ -73,7 +73,6 @@ package struct SimulationResult: Equatable, Sendable {
             fits.append(Double(memory.bytes) / each)
         }
         guard !fits.isEmpty else { return 0 }
-        fits.sort()
-        return fits[fits.count / 100]
+        return fits.select(fits.count / 100)
     }
 }

@@ -1,3 +1,5 @@
+import Glibc
+
 /// Numbers for names in the order of their first appearance, without a String per look-up. The names themselves are kept in one array of bytes.
 struct NameTable {
     private var slots = [Int32](repeating: -1, count: 1024)
@@ -45,9 +47,13 @@ struct NameTable {
     private func isSame(_ number: Int, _ name: ByteLine) -> Bool {
         let range = range(number)
         guard range.count == name.count else { return false }
+        guard !range.isEmpty else { return true }
         return unsafe bytes.withUnsafeBytes { all in
-            // SAFETY: the range lies in the array of names.
-            unsafe all[range].elementsEqual(name.bytes)
+            // SAFETY: the range lies in the array of names, the name in the scanner's buffer; both are as long and not empty.
+            guard let own = all.baseAddress, let other = unsafe name.bytes.baseAddress else {
+                return false
+            }
+            return unsafe memcmp(own + range.lowerBound, other, range.count) == 0
         }
     }
 
