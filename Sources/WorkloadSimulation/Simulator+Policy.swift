@@ -141,10 +141,11 @@ extension Simulator {
         queue.put(.wake, at: at, container: index, life: containers[index].life)
     }
 
-    /// A request may have shortened its function's delay: then its idle containers wake sooner.
-    mutating func wakeSooner(_ function: Int) {
-        guard offloads, !settings.isDense else { return }
-        let wait = machine.semiWarmWait(of: names[function]).nanoseconds
+    /// A request to a container may have shortened its function's delay: then its idle containers wake sooner.
+    mutating func wakeSooner(_ function: Int, by index: Int) {
+        guard offloads, !settings.isDense,
+            let wait = machine.semiWarmWait(ofFunctionOf: containers[index].handle)?.nanoseconds
+        else { return }
         if wait < waits[function] {
             for index in idle[function] { scheduleWake(Int(index), from: now) }
         }

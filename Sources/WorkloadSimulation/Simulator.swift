@@ -18,6 +18,8 @@ struct SimulatedContainer {
     var hasServed = false
     /// The request that it starts for, then the one that runs.
     var arrival: Arrival
+    /// How long that takes with what its pages add, as the gateway reports it at the end.
+    var latency = Nanoseconds.zero
     /// Its earliest wake-up in the queue.
     var wakeAt = Int64.max
     /// DAMON pages out what was not touched for this long.
@@ -73,6 +75,7 @@ package struct Simulator {
         offloads = settings.policy != nil
         machine = PolicyMachine(
             settings: Self.policy(settings, functions, names), at: .zero)
+        machine.explainsDrains = false
         idle = Array(repeating: [], count: trace.functions.count)
         waits = Array(repeating: .max, count: trace.functions.count)
         random = SeededRandom(seed: settings.seed)
@@ -269,12 +272,13 @@ package struct Simulator {
         if wasSemiWarm { result.semiWarmRequests += 1 }
         if added > 0 { result.added.record(added) }
         let each = arrival.duration.nanoseconds / Int64(max(1, arrival.calls))
+        containers[index].latency = Nanoseconds(each + added)
         result.latency.record(now - arrival.start.nanoseconds + each + added)
         if arrival.calls > 1 { result.latency.record(each, count: UInt64(arrival.calls - 1)) }
         queue.put(
             .requestEnd, at: now + arrival.duration.nanoseconds + added, container: index,
             life: containers[index].life)
-        if wasServing { wakeSooner(function) }
+        if wasServing { wakeSooner(function, by: index) }
         scheduleWake(index, from: now)
     }
 
@@ -282,8 +286,15 @@ package struct Simulator {
         containers[index].isBusy = false
         containers[index].idleSince = now
         measure(index)
-        feed(.requestEnded(recycledAt: Nanoseconds(now) + settings.keepAlive), index)
-        idle[Int(containers[index].function)].append(Int32(index))
+        let function = Int(containers[index].function)
+        // As a gateway reports it: from the request's beginning in its container, without the wait for a start.
+        feed(
+            .requestEnded(
+                recycledAt: Nanoseconds(now) + settings.keepAlive,
+                latency: containers[index].latency), index)
+        // What the latency taught may have shortened the function's delay.
+        wakeSooner(function, by: index)
+        idle[function].append(Int32(index))
         if !containers[index].isRecyclePending {
             containers[index].isRecyclePending = true
             queue.put(

@@ -134,6 +134,54 @@ private func randomTrace(_ random: inout SeededRandom) -> WholeTrace {
         #expect(result.local.values[999] == 0 || result.containers.values[999] == 1)
     }
 
+    /// Where a function's containers stand at the end: requests of 100 ms with these pauses, all that happens to them being its profile's.
+    private func start(
+        of profile: String, _ change: (inout PolicySettings) -> Void = { _ in }
+    ) -> (delay: Nanoseconds, origin: String) {
+        var arrivals: [Arrival] = []
+        var now = Nanoseconds.seconds(10)
+        for pause in [Int64](repeating: 20, count: 40) + [60, 80, 90, 100] {
+            arrivals.append(Arrival(start: now, duration: .milliseconds(100), function: 0))
+            now += .seconds(pause) + .milliseconds(100)
+        }
+        arrivals.append(Arrival(start: now, duration: .milliseconds(100), function: 0))
+        let trace = WholeTrace(
+            source: "test", functions: [WholeFunction(name: "a/f", calls: arrivals.count)],
+            calls: .single(arrivals), length: now + .seconds(10))
+        var policy = PolicySettings()
+        change(&policy)
+        var settings = SimulationSettings(name: "farmem", policy: policy)
+        settings.profile = profile
+        var simulator = Simulator(trace, settings)
+        let result = simulator.run()
+        #expect(result.coldStarts == 1 && result.semiWarmRequests >= 3)
+        return simulator.machine.semiWarmDelay(of: "f0")
+    }
+
+    @Test func cheapWakeUpsStartSemiWarmSoonerAndDearOnesDoNot() {
+        // float comes back in 2 ms.
+        let cheap = start(of: "float")
+        #expect(cheap.delay < .seconds(30) && cheap.origin.contains("wake-ups cost little"))
+        // bert's 430 MiB take 354 ms.
+        let dear = start(of: "bert")
+        #expect(dear.delay >= .seconds(80) && dear.origin.hasPrefix("p990/1000"), "\(dear)")
+        let deaf = start(of: "float") { $0.wakePermille = 0 }
+        #expect(deaf.delay >= .seconds(80) && deaf.origin.hasPrefix("p990/1000"), "\(deaf)")
+    }
+
+    @Test(arguments: TestSeed.several(4, first: 1, filter: "SimulatorTests"))
+    func aSelectedValueIsTheOneThatSortingPutsThere(seed: TestSeed) {
+        var random = seed.random
+        for _ in 0..<200 {
+            let range = random.chance(1, in: 2) ? 4 : 1_000_000
+            var values = (0..<(1 + random.below(60))).map { _ in UInt32(random.below(range)) }
+            if random.chance(1, in: 4) { values.sort() }
+            let rank = random.below(values.count)
+            let expected = values.sorted()[rank]
+            #expect(values.select(rank) == expected, "\(seed)")
+        }
+    }
+
     @Test func callsBackToBackKeepContainersAsBusyAsTheCallsWould() {
         let counts = MinuteCounts(
             starts: [0, 1, 1], entries: [.init(function: 0, calls: 1000)])
