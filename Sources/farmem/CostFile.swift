@@ -4,8 +4,9 @@ import JSONText
 import LinuxSystem
 import WorkloadSimulation
 
-// A cost model as a file, and how one is made of measured runs: the reports of `fngateway describe --json` (sizes and times of functions) and
-// of `farmem bench swap --json` (what a page costs). What was not measured stays as it ships, and the origin says so.
+// A cost model as a file, and how one is made of measured runs: the reports of `fngateway describe --json` (sizes and times of functions), of
+// `farmem bench swap --json` (what a page costs) and of `farmem bench wake-up --json FILE` (what a request to a drained container pays). What
+// was not measured stays as it ships, and the origin says so.
 
 /// Reads and writes the files of --costs and --calibrate.
 enum CostFile {
@@ -88,10 +89,12 @@ enum CostFile {
         ]
     }
 
-    /// The model that ships, with everything in its place that these reports measured.
+    /// The model that ships, with everything in its place that these reports measured. Wake-ups come last, whatever the order: they
+    /// say what pages cost there.
     static func calibrated(from paths: [String]) throws -> CostModel {
         var costs = CostModel.standard
         var measured: [String] = []
+        var wakeUps: [(path: String, paid: [PaidWakeUp])] = []
         for path in paths {
             let report = try document(path)
             if let functions = report["functions"]?.array,
@@ -100,21 +103,53 @@ enum CostFile {
                 costs.profiles = try functions.map { try profile($0, path) }
                 measured.append("sizes and times of functions from \(path)")
             } else if let fault = report["random_in_p50_us"]?.double,
-                let prefetch = report["prefetch_in_pages_per_second"]?.double, fault > 0,
-                prefetch > 0
+                let prefetch = report["prefetch_in_pages_per_second"]?.double
             {
+                guard fault > 0, prefetch > 0 else {
+                    throw CommandFailure(.usage, "\(path): no page came back from swap there")
+                }
                 costs.majorFault = Nanoseconds(Int64(fault * 1000))
                 costs.prefetch = Nanoseconds(Int64(1e9 / prefetch))
                 measured.append("faults and prefetch from \(path)")
+            } else if let list = report["wake_ups"]?.array {
+                wakeUps.append((path, try paid(list, path)))
             } else {
                 throw CommandFailure(
                     .usage,
-                    "\(path): neither a report of fngateway describe --json nor of farmem bench swap --json"
+                    "\(path): no report of fngateway describe --json, farmem bench swap --json or farmem bench wake-up --json"
                 )
             }
         }
+        for (path, paid) in wakeUps {
+            costs.take(paid)
+            measured.append("wake-ups from \(path)")
+        }
         costs.origin = measured.joined(separator: "; ") + "; the rest: " + costs.origin
         return costs
+    }
+
+    /// The wake-ups of a report that brought pages back ahead of their use.
+    private static func paid(_ list: [JSONValue], _ path: String) throws -> [PaidWakeUp] {
+        var all: [PaidWakeUp] = []
+        for item in list where item["prefetch"]?.string != "off" {
+            guard let first = item["first_us"]?.integer, let warm = item["warm_us"]?.integer,
+                let bytes = item["recalled_bytes"]?.integer, first >= 0, warm >= 0, bytes >= 0,
+                first < 3_600_000_000, warm < 3_600_000_000
+            else {
+                throw CommandFailure(
+                    .usage, "\(path): a wake-up without first_us, warm_us and recalled_bytes")
+            }
+            if bytes > 0 {
+                all.append(
+                    PaidWakeUp(
+                        pages: Double(bytes) / Double(pageBytes),
+                        nanoseconds: Double(first - warm) * 1000))
+            }
+        }
+        guard !all.isEmpty else {
+            throw CommandFailure(.usage, "\(path): no wake-up there brought pages back by prefetch")
+        }
+        return all
     }
 
     private static func profile(_ value: JSONValue, _ path: String) throws -> FunctionProfile {
@@ -143,5 +178,28 @@ enum CostFile {
         } catch {
             throw CommandFailure(.usage, "\(path): \(error)")
         }
+    }
+}
+
+/// What a request to a drained container paid beyond a warm one, and the pages that were brought back for it.
+struct PaidWakeUp: Equatable {
+    var pages: Double
+    var nanoseconds: Double
+}
+
+extension CostModel {
+    /// What a wake-up costs and each page of it: the line of least squares through all that were measured. Those of one size cannot tell
+    /// the two apart, nor those that cost less the more pages they had: then a page costs what it did before.
+    mutating func take(_ paid: [PaidWakeUp]) {
+        let count = Double(paid.count)
+        let pages = paid.reduce(0) { $0 + $1.pages } / count
+        let price = paid.reduce(0) { $0 + $1.nanoseconds } / count
+        let spread = paid.reduce(0) { $0 + ($1.pages - pages) * ($1.pages - pages) }
+        let common = paid.reduce(0) { $0 + ($1.pages - pages) * ($1.nanoseconds - price) }
+        if spread > pages * pages * count / 100, common > 0 {
+            // Not more than all of it: a wake-up costs nothing less than nothing.
+            prefetch = Nanoseconds(Int64(min(common / spread, max(price, 0) / pages)))
+        }
+        wakeUp = Nanoseconds(Int64(max(0, price - pages * Double(prefetch.nanoseconds))))
     }
 }

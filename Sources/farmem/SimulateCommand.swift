@@ -49,7 +49,7 @@ let simulateCommand = Command(
         Option(
             "calibrate", .string, repeatable: true, configurable: false, placeholder: "FILE",
             help:
-                "Write a cost file to --output from reports of fngateway describe --json and farmem bench swap --json, and do nothing else."
+                "Write a cost file to --output from reports of fngateway describe --json, farmem bench swap --json and farmem bench wake-up --json FILE, and do nothing else."
         ),
         Option(
             "profile", .string, placeholder: "NAME",
