@@ -57,7 +57,7 @@ final class OffloadWorld {
 
     /// Starts offloadd with delays that suit a test.
     func startController(
-        _ more: [String] = [], drainPercent: Int = 100
+        _ more: [String] = [], drainPercent: Int = 100, environment: [String: String] = [:]
     ) throws -> TestProcess {
         let process = try TestProcess(
             "offloadd",
@@ -67,7 +67,7 @@ final class OffloadWorld {
                 "--floor", "4MiB", "--recycle-guard", "0s",
                 "--pressure-max", "1", "--far-reserve", "1MiB", "--log-level", "debug",
                 "--drain-percent", "\(drainPercent)",
-            ] + more, ready: true)
+            ] + more, environment: environment, ready: true)
         processes.append(process)
         try process.waitReady()
         return process
