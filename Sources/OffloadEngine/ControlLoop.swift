@@ -23,10 +23,12 @@ struct ControlLoop {
     private var refaultsSeen: [ContainerHandle: UInt64] = [:]
     private let startedAt = wallClockNow()
     private let recorder: PolicyRecorder?
+    private var rules: [FunctionRule]
 
     init(_ controller: Controller, restored: UInt64, recorder: PolicyRecorder? = nil) {
         self.controller = controller
         self.recorder = recorder
+        rules = controller.settings.functionRules
         policy = PolicyMachine(
             settings: controller.settings.policy, at: Nanoseconds(monotonicNow()))
         watcher = ContainerWatcher(settings: controller.settings, groups: controller.groups)
@@ -94,7 +96,21 @@ struct ControlLoop {
             recorder?.note(.maintenance(isOn, at: now), decisions)
             for decision in decisions { carryOut(decision) }
             publish()
+        case .rules(let rules): change(to: rules)
         case .stop: break
+        }
+    }
+
+    /// Other rules hold from now on; the labels of containers hold as before.
+    private mutating func change(to rules: [FunctionRule]) {
+        self.rules = rules
+        let now = Nanoseconds(monotonicNow())
+        for handle in containers.keys.sorted() {
+            guard let container = containers[handle] else { continue }
+            let own = rules.containerSettings(container.labels, of: container.function)
+            if own != policy.containers[handle]?.settings {
+                feed(.configured(own), handle, at: now)
+            }
         }
     }
 
@@ -159,13 +175,12 @@ struct ControlLoop {
             nextHandle += 1
             let container = EngineContainer(
                 handle: handle, name: event.container, function: event.function ?? event.container,
-                group: group)
+                labels: event.settings, group: group)
             handles[event.container] = handle
             containers[handle] = container
             censuses.add(handle)
             feed(.started(function: container.function), handle, at: now)
-            let own = controller.settings.containerSettings(
-                event.settings, of: container.function)
+            let own = rules.containerSettings(event.settings, of: container.function)
             if own != ContainerSettings() { feed(.configured(own), handle, at: now) }
             measure(handle, at: now)
         } catch {

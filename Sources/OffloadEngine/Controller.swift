@@ -14,6 +14,7 @@ enum Message: Sendable {
     case recalled(WorkItem, PageCount, duration: Int64)
     case censused(duration: Int64)
     case maintenance(Bool)
+    case rules([FunctionRule])
     case stop
 }
 
@@ -101,6 +102,9 @@ package final class Controller: Sendable {
 
     /// Takes it that a container that was adopted ended.
     package func drop(_ name: String) -> Bool { inbox.put(.lost(name)) }
+
+    /// Takes other rules for functions, for the containers that there are and those that come; false when too many messages wait.
+    package func setRules(_ rules: [FunctionRule]) -> Bool { inbox.put(.rules(rules)) }
 
     /// Makes `run` return.
     package func stop() { _ = inbox.put(.stop) }

@@ -45,6 +45,8 @@ final class EngineContainer: Sendable {
     /// The name that events and reports use.
     let name: String
     let function: String
+    /// What its labels set, before any rule for its function.
+    let labels: ContainerSettings
     let group: MemoryGroup
     /// Raised by each halt: work that was issued before stops at its next piece.
     private let haltCount = Atomic<UInt64>(0)
@@ -66,10 +68,14 @@ final class EngineContainer: Sendable {
     }
     let state = Mutex(Pages())
 
-    init(handle: ContainerHandle, name: String, function: String, group: MemoryGroup) {
+    init(
+        handle: ContainerHandle, name: String, function: String, labels: ContainerSettings,
+        group: MemoryGroup
+    ) {
         self.handle = handle
         self.name = name
         self.function = function
+        self.labels = labels
         self.group = group
     }
 

@@ -14,13 +14,13 @@ package struct FunctionRule: Equatable, Sendable {
     func matches(_ function: String) -> Bool { unsafe fnmatch(pattern, function, 0) == 0 }
 }
 
-extension EngineSettings {
+extension [FunctionRule] {
     /// What holds for a container of a function: its own settings, then the rules that match, the last of them first.
     package func containerSettings(
         _ own: ContainerSettings, of function: String
     ) -> ContainerSettings {
         var merged = own
-        for rule in functionRules.reversed() where rule.matches(function) {
+        for rule in reversed() where rule.matches(function) {
             merged = merged.over(rule.settings)
         }
         return merged

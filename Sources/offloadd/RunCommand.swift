@@ -12,7 +12,7 @@ let runCommand = Command(
     name: "run", summary: "run the offload controller in the foreground",
     discussion: """
         Takes lifecycle events on its socket, finds containers (--discover), or watches groups that match --watch, and moves pages of containers \
-        that they do not use to swap. SIGTERM and SIGINT end it: what it changed is put back first.
+        that they do not use to swap. SIGHUP reads functions: of the configuration again. SIGTERM and SIGINT end it: what it changed is put back first.
         """,
     options: runOptions,
     sections: [functionsSection],
@@ -25,7 +25,7 @@ let runCommand = Command(
 ) { invocation in
     let settings = try engineSettings(invocation)
     let sources = try discoverySources(invocation)
-    let signals = try SignalEvents([SIGTERM, SIGINT])
+    let signals = try SignalEvents([SIGTERM, SIGINT, SIGHUP])
     ignoreBrokenPipes()
     let log = Logger(level: LogLevel(word: invocation.string("log-level")) ?? .info)
     guard runsAsRoot() else {
@@ -70,8 +70,13 @@ let runCommand = Command(
             "policy": settings.policy.kind.rawValue, "dry_run": settings.isDryRun,
             "engine": controller.status().engine.kind.rawValue,
         ])
-    while signals.next() == nil {
-        _ = try waitReady(signals.descriptor.rawValue, .readable, timeout: -1)
+    let reload = Reload(controller, settings, log)
+    waiting: while true {
+        switch signals.next() {
+        case nil: _ = try waitReady(signals.descriptor.rawValue, .readable, timeout: -1)
+        case SIGHUP?: reload.run()
+        case .some: break waiting
+        }
     }
     readiness.announceStopping()
     discovery.stop()

@@ -12,17 +12,16 @@ import Testing
             settings.offloads = offloads
             return FunctionRule(pattern: pattern, settings: settings)
         }
-        var engine = EngineSettings()
-        engine.functionRules = [rule("*", 1), rule("web-*", 2), rule("web-x", 3, offloads: false)]
+        let rules = [rule("*", 1), rule("web-*", 2), rule("web-x", 3, offloads: false)]
         let none = ContainerSettings()
-        #expect(engine.containerSettings(none, of: "db").floor == .mib(1))
-        #expect(engine.containerSettings(none, of: "web-1").floor == .mib(2))
-        #expect(engine.containerSettings(none, of: "web-x").floor == .mib(3))
+        #expect(rules.containerSettings(none, of: "db").floor == .mib(1))
+        #expect(rules.containerSettings(none, of: "web-1").floor == .mib(2))
+        #expect(rules.containerSettings(none, of: "web-x").floor == .mib(3))
         var label = ContainerSettings()
         label.floor = .mib(9)
         label.offloads = true
-        #expect(engine.containerSettings(label, of: "web-x").floor == .mib(9))
-        #expect(engine.containerSettings(label, of: "web-x").offloads == false)
-        #expect(EngineSettings().containerSettings(label, of: "web-x") == label)
+        #expect(rules.containerSettings(label, of: "web-x").floor == .mib(9))
+        #expect(rules.containerSettings(label, of: "web-x").offloads == false)
+        #expect([FunctionRule]().containerSettings(label, of: "web-x") == label)
     }
 }
