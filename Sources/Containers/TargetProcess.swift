@@ -2,21 +2,44 @@ import CLinuxShims
 import Glibc
 package import LinuxSystem
 
-/// What tells one process from a later one with the same pid: its start, in clock ticks since boot
-/// (field 22 of /proc/PID/stat).
+/// What tells one process and its address space from a later one with the same pid: its start, in clock ticks since boot, and where its
+/// stack starts, which exec changes (fields 22 and 28 of /proc/PID/stat).
 package struct ProcessIdentity: Hashable, Sendable {
     package var pid: Int32
     package var startTicks: UInt64
+    package var stackStart: UInt64
 
-    package init(pid: Int32, startTicks: UInt64) {
+    package init(pid: Int32, startTicks: UInt64, stackStart: UInt64) {
         self.pid = pid
         self.startTicks = startTicks
+        self.stackStart = stackStart
+    }
+
+    /// Of the process that has the pid now.
+    package init(pid: Int32) throws(SystemError) {
+        let text = try readSmallText("/proc/\(pid)/stat")
+        guard let identity = Self(pid: pid, stat: text) else {
+            throw SystemError(call: "read /proc/\(pid)/stat", code: EINVAL)
+        }
+        self = identity
+    }
+
+    /// From a /proc/PID/stat line; the name in parentheses may hold anything.
+    package init?(pid: Int32, stat: String) {
+        guard let close = stat.lastIndex(of: ")") else { return nil }
+        let words = stat[stat.index(after: close)...].split(separator: " ")
+        // After the name comes field 3.
+        guard words.count > 25, let ticks = UInt64(words[19]), let stack = UInt64(words[25]) else {
+            return nil
+        }
+        self.init(pid: pid, startTicks: ticks, stackStart: stack)
     }
 }
 
 /// A process whose pages are moved. All access goes through descriptors that are bound to this very
 /// process (pidfd) and its address space (pagemap, mem), so a pid that is reused, or a process that
-/// calls exec, makes calls fail; they never reach the wrong memory. Any thread, one at a time.
+/// calls exec, makes calls fail; they never reach the wrong memory. After exec it has to be opened again: its identity is another.
+/// Any thread, one at a time.
 package final class TargetProcess: Sendable {
     package let identity: ProcessIdentity
     private let pidfd: FileDescriptor
@@ -28,13 +51,12 @@ package final class TargetProcess: Sendable {
 
     /// Opens the process that has the pid now. Throws ESRCH or ENOENT when there is none.
     package init(pid: Int32) throws(SystemError) {
-        let start = try processStartTicks(pid)
-        identity = ProcessIdentity(pid: pid, startTicks: start)
+        identity = try ProcessIdentity(pid: pid)
         pidfd = try FileDescriptor("pidfd_open", fm_pidfd_open(pid))
         pageMap = try FileDescriptor.open("/proc/\(pid)/pagemap", O_RDONLY)
         memory = try FileDescriptor.open("/proc/\(pid)/mem", O_RDONLY)
-        // The pid was ours through all of these opens if it still has the same start.
-        guard try processStartTicks(pid) == start, isAlive else {
+        // The pid and the address space were ours through all of these opens if they are still the same.
+        guard try ProcessIdentity(pid: pid) == identity, isAlive else {
             throw SystemError(call: "pidfd_open", code: ESRCH)
         }
     }
@@ -150,21 +172,4 @@ package func probePageAdvice() throws(SystemError) {
     let own = try TargetProcess(pid: getpid())
     _ = try own.census(using: PageMapReader(pagesAtOnce: 512))
     try own.probeAdvice()
-}
-
-/// Start of the process that has the pid now.
-package func processStartTicks(_ pid: Int32) throws(SystemError) -> UInt64 {
-    let text = try readSmallText("/proc/\(pid)/stat")
-    guard let ticks = parseStartTicks(text) else {
-        throw SystemError(call: "read /proc/\(pid)/stat", code: EINVAL)
-    }
-    return ticks
-}
-
-/// Field 22 of a /proc/PID/stat line; the name in parentheses may hold anything.
-package func parseStartTicks(_ stat: String) -> UInt64? {
-    guard let close = stat.lastIndex(of: ")") else { return nil }
-    let words = stat[stat.index(after: close)...].split(separator: " ")
-    // After the name comes field 3.
-    return words.count > 19 ? UInt64(words[19]) : nil
 }

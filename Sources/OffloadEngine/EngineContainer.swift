@@ -91,16 +91,15 @@ final class EngineContainer: Sendable {
     }
     func halt() { haltCount.add(1, ordering: .acquiringAndReleasing) }
 
-    /// The processes that run now. Those that ended are forgotten with their pages; new ones are
+    /// The processes that run now. Those that ended, or run another program since, are forgotten with their pages; new ones are
     /// opened. A process that ends meanwhile is simply not there.
     func processes() -> [TargetProcess] {
         guard group.isCurrent, let pids = try? group.processes() else { return [] }
         let known = state.withLock { $0.processes }
-        var byPid: [Int32: TargetProcess] = [:]
-        for process in known.values where process.isAlive { byPid[process.identity.pid] = process }
         var current: [ProcessIdentity: TargetProcess] = [:]
         for pid in pids {
-            if let process = byPid[pid] ?? (try? TargetProcess(pid: pid)) {
+            guard let identity = try? ProcessIdentity(pid: pid) else { continue }
+            if let process = known[identity] ?? (try? TargetProcess(pid: pid)) {
                 current[process.identity] = process
             }
         }

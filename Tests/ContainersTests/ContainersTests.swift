@@ -1,5 +1,6 @@
 import Containers
 import FarMemory
+import Glibc
 import LinuxSystem
 import TestSupport
 import Testing
@@ -133,10 +134,36 @@ func fixture(_ version: ControlGroupVersion) -> ControlGroups {
             ])
     }
 
-    @Test func aProcessNameCannotForgeItsStart() {
-        let stat = "42 (a) R 1 (2) S " + (4...22).map { "\($0)" }.joined(separator: " ")
-        #expect(parseStartTicks(stat) == 22)
-        #expect(parseStartTicks("42 (x") == nil)
+    @Test func aProcessNameCannotForgeItsIdentity() {
+        let stat = "42 (a) R 1 (2) S " + (4...28).map { "\($0)" }.joined(separator: " ")
+        #expect(
+            ProcessIdentity(pid: 42, stat: stat)
+                == ProcessIdentity(pid: 42, startTicks: 22, stackStart: 28))
+        #expect(ProcessIdentity(pid: 42, stat: "42 (x") == nil)
+        #expect(ProcessIdentity(pid: 42, stat: "42 (a) S 4 5 6") == nil)
+    }
+
+    /// A container's first process is the runtime's before it is the container's.
+    @Test(.enabled(if: Capability.root.isUsable, "\(Capability.root.reason)"))
+    func aProcessThatCalledExecIsAnother() throws {
+        let child = try TestProcess("/bin/sh", ["-c", "kill -STOP $$; exec /bin/sleep 60"])
+        func state() throws -> Substring? {
+            try readSmallText("/proc/\(child.pid)/stat")
+                .split(separator: ")").last?.dropFirst().prefix(1)
+        }
+        func name() throws -> String {
+            try readSmallText("/proc/\(child.pid)/comm")
+        }
+        while try state() != "T" { usleep(1000) }
+        let before = try TargetProcess(pid: child.pid)
+        let reader = PageMapReader()
+        #expect(try before.census(using: reader).present.pages > 0)
+        kill(child.pid, SIGCONT)
+        while try name() != "sleep\n" { usleep(1000) }
+        #expect(try ProcessIdentity(pid: child.pid) != before.identity)
+        #expect(try before.census(using: reader).present.pages == 0, "its address space is gone")
+        #expect(try TargetProcess(pid: child.pid).census(using: reader).present.pages > 0)
+        try child.kill()
     }
 
     @Test(.enabled(if: Capability.root.isUsable, "\(Capability.root.reason)"))
