@@ -111,13 +111,11 @@ package struct FunctionRecord: Equatable, Sendable {
     package private(set) var wakes = WakeShare()
     /// Requests per window, as set or learned.
     package var window: UInt32 { choice.window }
-    /// Requests of one container between two examinations of it.
-    package internal(set) var rollbackRequests = FunctionRecord.rollbackRequestsMinimum
+    /// How often its containers are examined again.
+    package internal(set) var rollback = RollbackLaw()
 
     /// A century: "never" as a delay must not overflow a moment.
     static let waitMaximum = Nanoseconds.seconds(3_155_760_000)
-    private static let rollbackRequestsMinimum: UInt64 = 2
-    private static let rollbackRequestsMaximum: UInt64 = 4096
 
     init(window: UInt32, wait: Nanoseconds) {
         choice = WindowChoice(window: window)
@@ -153,13 +151,5 @@ package struct FunctionRecord: Equatable, Sendable {
         guard seen != wakes else { return }
         wakes = seen
         wait = min(settings.semiWarmWait(of: function, reuse, wakes), Self.waitMaximum)
-    }
-
-    /// A rollback of one of its containers found this share cold: it pays, or it does not.
-    mutating func noteRollback(paid: Bool) {
-        rollbackRequests =
-            paid
-            ? max(rollbackRequests / 4, Self.rollbackRequestsMinimum)
-            : min(rollbackRequests * 4, Self.rollbackRequestsMaximum)
     }
 }

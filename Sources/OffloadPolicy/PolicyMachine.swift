@@ -11,10 +11,7 @@ package import FarMemory
 // Init Pucket. The same over a window of requests that opens when the first request ends. What the window touched
 // is hot and stays; what it did not touch is released.
 //
-// Rollback. A container that stays busy is examined again, hot pages included, after the rollback interval and
-// a number of requests. An examination costs the next request a fault per hot page, so it must pay: while it
-// finds less than a twentieth to be cold the container's interval doubles, up to its maximum, and all containers
-// of the function wait for four times as many requests.
+// Rollback. A container that stays busy is examined again, hot pages included, when that is due (RollbackLaw.swift).
 //
 // Requests find an open window after a pause. What it unmapped may have left the swap cache in the meantime, for
 // the kernel may free such pages at any time: after a pause the request reads the working set back at once.
@@ -217,6 +214,7 @@ package struct PolicyMachine: Sendable {
         container.running -= 1
         container.requests += 1
         container.requestsSinceExamined += 1
+        functions.records[container.functionPlace].rollback.noteRequest()
         noteRequestForWatch(&container)
         guard container.running == 0 else { return }
         container.phase = .idle
@@ -269,12 +267,7 @@ package struct PolicyMachine: Sendable {
                 .initialization, "first request ended", &container, at: now, into: &output)
             return
         }
-        if settings.windowLaw == .spaced {
-            let requests = functions.records[container.functionPlace].rollbackRequests
-            guard now - last >= container.rollbackInterval,
-                container.requestsSinceExamined >= requests
-            else { return }
-        }
+        guard mayRollBack(container, since: last, at: now) else { return }
         openWindow(
             .all, "rollback after \(container.rollbackInterval)", &container, at: now, into: &output
         )
@@ -296,6 +289,10 @@ package struct PolicyMachine: Sendable {
         container.windowScope = scope
         container.examinedAt = now
         container.requestsSinceExamined = 0
+        if scope == .all {
+            functions.records[container.functionPlace].rollback.noteWindow(
+                of: container.windowLength)
+        }
     }
 
     /// Takes what the container holds out of the budget, or an equal share while others want it too; the ticks bring the
@@ -315,7 +312,7 @@ package struct PolicyMachine: Sendable {
         return true
     }
 
-    private func window(_ container: ContainerRecord) -> UInt32 {
+    func window(_ container: ContainerRecord) -> UInt32 {
         if let own = container.settings.requestWindow, own > 0 { return own }
         return functions.records[container.functionPlace].window
     }
@@ -337,11 +334,12 @@ package struct PolicyMachine: Sendable {
             if report.wasHalted { container.unfinishedRelease = scope }
             if container.phase == .idle { container.idleLocal = container.measure?.local }
             noteRelease(report, scope, &container)
-        case .examine(_, let grant):
+        case .examine(let scope, let grant):
             // The kernel found no more: the rest of the estimate is not there.
             if report.wasHalted || max(report.written, report.reserved) < grant {
                 container.examineOwed = 0
             }
+            if report.wasHalted { noteHaltedExamination(report, scope, of: grant, &container) }
         case .reclaim, .snapshot, .halt, .recall, .forget, .pullBack,
             .startColdPageout, .stopColdPageout:
             break
@@ -368,20 +366,11 @@ package struct PolicyMachine: Sendable {
         watchRefaults(of: report, scope: scope, &container)
         let isRepetition = container.repeatsRelease
         container.repeatsRelease = false
-        let examined = report.released.pages + report.hot.pages
-        // A repetition of a release that a request halted finds what little was left: that says nothing.
-        guard settings.windowLaw == .spaced, scope == .all, examined > 0, !isRepetition else {
+        // A release that a request halted says nothing, and what its repetition finds little.
+        guard settings.windowLaw == .spaced, scope == .all, !isRepetition, !report.wasHalted else {
             return
         }
-        let paid = report.released.pages * 20 >= examined
-        functions.records[container.functionPlace].noteRollback(paid: paid)
-        if !paid {
-            container.rollbackInterval = min(
-                container.rollbackInterval + container.rollbackInterval,
-                settings.rollbackIntervalMaximum)
-        } else {
-            container.rollbackInterval = settings.rollbackInterval
-        }
+        noteRollback(report, &container)
     }
 
     /// The same for a container, whose own settings come first.
@@ -441,7 +430,8 @@ extension PolicySettings {
         guard reuse.samples >= reuseSamplesMinimum,
             let quantile = reuse.quantile(permille: reuseShare(wakes))
         else { return max(semiWarmPrior, semiWarmMinimum) }
-        let wait = wakes.isSought ? min(quantile, semiWarmPrior) : quantile
+        let known = reuse.samples < reuseSamplesEnough ? max(quantile, semiWarmPrior) : quantile
+        let wait = wakes.isSought ? min(known, semiWarmPrior) : known
         return max(wait, semiWarmMinimum)
     }
 }

@@ -39,6 +39,8 @@ package struct PolicySettings: Equatable, Sendable {
     /// while examinations find nothing.
     package var rollbackInterval = Nanoseconds.seconds(10)
     package var rollbackIntervalMaximum = Nanoseconds.seconds(600)
+    /// How many thousandths of a function's requests may find the window of such an examination.
+    package var rollbackPermille: UInt64 = 25
 
     /// Which share of reuse intervals a container must outlast to be drained, in thousandths.
     package var reusePermille: UInt64 = 990
@@ -48,6 +50,8 @@ package struct PolicySettings: Equatable, Sendable {
     /// The delay as long as fewer than `reuseSamplesMinimum` intervals of the function are known.
     package var semiWarmPrior = Nanoseconds.seconds(30)
     package var reuseSamplesMinimum: UInt64 = 5
+    /// Fewer intervals than this say nothing of a time shorter than the prior.
+    package var reuseSamplesEnough: UInt64 = 20
     /// A fixed delay in place of the learned one.
     package var semiWarmDelay: Nanoseconds? = nil
     /// Delays of functions that are not learned but given: an operator's, or an oracle's in simulation.

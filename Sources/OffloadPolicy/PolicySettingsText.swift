@@ -176,9 +176,11 @@ private let recordFields: [RecordField] = [
     choice("window-law", \.windowLaw), pages("release-min", \.releaseMinimum),
     time("rollback-interval", \.rollbackInterval),
     time("rollback-interval-max", \.rollbackIntervalMaximum),
+    number("rollback-permille", \.rollbackPermille),
     number("reuse-permille", \.reusePermille), number("wake-permille", \.wakePermille),
     time("semi-warm-prior", \.semiWarmPrior),
     number("reuse-samples", \.reuseSamplesMinimum),
+    number("reuse-samples-enough", \.reuseSamplesEnough),
     optionalTime("semi-warm-delay", \.semiWarmDelay),
     perFunction(
         "semi-warm-delays", \.semiWarmDelays, { "\($0.nanoseconds)" },

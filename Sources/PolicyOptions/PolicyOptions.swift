@@ -45,6 +45,11 @@ package let policyOptions: [Option] = [
         "rollback-interval-max", .duration, default: "10m",
         help: "Longest such pause, reached while examinations find nothing."),
     Option(
+        "rollback-share", .ratio, default: "0.025",
+        help:
+            "At most this share of a function's requests find such an examination's window open; 0: never examined again."
+    ),
+    Option(
         "semi-warm-delay", .duration, default: "0s",
         help: "A container is drained when idle for this long; 0s learns it per function."),
     Option(
@@ -141,6 +146,7 @@ package func policySettings(
     }
     given("rollback-interval", duration) { policy.rollbackInterval = $0 }
     given("rollback-interval-max", duration) { policy.rollbackIntervalMaximum = $0 }
+    given("rollback-share", invocation.ratio) { policy.rollbackPermille = share($0, of: 1000) }
     policy.rollbackIntervalMaximum = max(policy.rollbackIntervalMaximum, policy.rollbackInterval)
     given("semi-warm-delay", duration) { policy.semiWarmDelay = $0 == .zero ? nil : $0 }
     given("reuse-percentile", invocation.ratio) { policy.reusePermille = share($0, of: 1000) }

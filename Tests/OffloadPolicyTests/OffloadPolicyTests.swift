@@ -106,65 +106,6 @@ func actions(_ decisions: [Decision]) -> [String] {
         #expect(actions(bench.request()) == ["release-init"])
     }
 
-    @Test func rollbackExaminesAgainAfterTheIntervalAndDoublesItWhenNothingIsCold() {
-        var bench = Bench()
-        bench.launch()
-        bench.complete(bench.request())
-        bench.complete(bench.request())
-        bench.now += .seconds(9)
-        #expect(actions(bench.request()) == [])
-        bench.now += .seconds(1)
-        let rollback = bench.request()
-        #expect(actions(rollback) == ["examine-all"])
-        #expect(rollback[0].rule == .rollback)
-        bench.complete(rollback)
-        bench.complete(bench.request(), released: 1, hot: 1000)
-        for _ in 0..<20 { #expect(actions(bench.request()) == [], "the interval is 20 s now") }
-        bench.now += .seconds(20)
-        #expect(actions(bench.request()) == ["examine-all"])
-    }
-
-    @Test func rollbackThatDoesNotPayWaitsForFourTimesAsManyRequests() {
-        var bench = Bench()
-        bench.launch()
-        bench.complete(bench.request())
-        bench.complete(bench.request())
-        bench.now += .seconds(10)
-        bench.complete(bench.request())
-        bench.complete(bench.request(), released: 1, hot: 1000)
-        #expect(bench.policy.functions["f"]?.rollbackRequests == 8)
-        bench.now += .seconds(100)
-        for _ in 0..<6 {
-            #expect(!actions(bench.request()).contains("examine-all"))
-            bench.now += .seconds(1)
-        }
-        let rollback = bench.request()
-        #expect(actions(rollback).contains("examine-all"))
-        bench.complete(rollback)
-        bench.complete(bench.request(), released: 500, hot: 1000)
-        #expect(bench.policy.functions["f"]?.rollbackRequests == 2)
-    }
-
-    @Test func aRepeatedReleaseSaysNothingOfWhetherRollbackPays() {
-        var bench = Bench()
-        bench.launch()
-        bench.complete(bench.request())
-        bench.complete(bench.request())
-        bench.now += .seconds(10)
-        bench.complete(bench.request())
-        let release = bench.request()
-        var halted = ActionReport(action: .release(.all))
-        halted.hot = PageCount(1000)
-        halted.wasHalted = true
-        #expect(release.contains { $0.action == .release(.all) })
-        _ = bench.send(.reported(halted))
-        #expect(bench.policy.functions["f"]?.rollbackRequests == 8)
-        let again = bench.request()
-        #expect(again.contains { $0.action == .release(.all) })
-        bench.complete(again, released: 10, hot: 1)
-        #expect(bench.policy.functions["f"]?.rollbackRequests == 8)
-    }
-
     @Test func aRequestInAWindowReadsBackAfterAPauseOnly() {
         var bench = Bench { $0.requestWindow = 4 }
         bench.launch()
@@ -219,7 +160,12 @@ func actions(_ decisions: [Decision]) -> [String] {
     @Test func theDelayFollowsTheReusesOfTheFunction() {
         var bench = Bench()
         bench.launch()
-        for _ in 0..<20 {
+        for _ in 0..<10 {
+            bench.complete(bench.request())
+            bench.now += .seconds(3)
+        }
+        #expect(bench.policy.semiWarmDelay(of: "f").delay == .seconds(10), "no shorter than the prior")
+        for _ in 0..<11 {
             bench.complete(bench.request())
             bench.now += .seconds(3)
         }

@@ -1,0 +1,151 @@
+import FarMemory
+import Testing
+
+@testable import OffloadPolicy
+
+@Suite struct RollbackTests {
+    @Test func rollbackExaminesAgainAfterTheIntervalAndDoublesItWhenNothingIsCold() {
+        var bench = Bench { $0.rollbackPermille = 1000 }
+        bench.launch()
+        bench.complete(bench.request())
+        bench.complete(bench.request())
+        bench.now += .seconds(9)
+        #expect(actions(bench.request()) == [])
+        bench.now += .seconds(1)
+        let rollback = bench.request()
+        #expect(actions(rollback) == ["examine-all"])
+        #expect(rollback[0].rule == .rollback)
+        bench.complete(rollback)
+        bench.complete(bench.request(), released: 1, hot: 1000)
+        for _ in 0..<20 { #expect(actions(bench.request()) == [], "the interval is 20 s now") }
+        bench.now += .seconds(20)
+        #expect(actions(bench.request()) == ["examine-all"])
+    }
+
+    @Test func rollbackThatDoesNotPayWaitsForFourTimesAsManyRequests() {
+        var bench = Bench { $0.rollbackPermille = 1000 }
+        bench.launch()
+        bench.complete(bench.request())
+        bench.complete(bench.request())
+        bench.now += .seconds(10)
+        bench.complete(bench.request())
+        bench.complete(bench.request(), released: 1, hot: 1000)
+        #expect(bench.policy.functions["f"]?.rollback.requestsBetween == 8)
+        bench.now += .seconds(100)
+        for _ in 0..<6 {
+            #expect(!actions(bench.request()).contains("examine-all"))
+            bench.now += .seconds(1)
+        }
+        let rollback = bench.request()
+        #expect(actions(rollback).contains("examine-all"))
+        bench.complete(rollback)
+        bench.complete(bench.request(), released: 500, hot: 1000)
+        #expect(bench.policy.functions["f"]?.rollback.requestsBetween == 2)
+    }
+
+    @Test func aHaltedReleaseAndItsRepetitionSayNothingOfWhetherRollbackPays() {
+        var bench = Bench { $0.rollbackPermille = 1000 }
+        bench.launch()
+        bench.complete(bench.request())
+        bench.complete(bench.request())
+        bench.now += .seconds(10)
+        bench.complete(bench.request())
+        let release = bench.request()
+        var halted = ActionReport(action: .release(.all))
+        halted.hot = PageCount(1000)
+        halted.wasHalted = true
+        #expect(release.contains { $0.action == .release(.all) })
+        _ = bench.send(.reported(halted))
+        #expect(bench.policy.functions["f"]?.rollback.requestsBetween == 2)
+        let again = bench.request()
+        #expect(again.contains { $0.action == .release(.all) })
+        bench.complete(again, released: 10, hot: 1)
+        #expect(bench.policy.functions["f"]?.rollback.requestsBetween == 2)
+    }
+
+    @Test func aRollbackThatFoundNothingToExamineDoesNotPay() {
+        var bench = Bench { $0.rollbackPermille = 1000 }
+        bench.launch()
+        bench.complete(bench.request())
+        bench.complete(bench.request())
+        bench.now += .seconds(10)
+        bench.complete(bench.request())
+        bench.complete(bench.request(), released: 0, hot: 0)
+        #expect(bench.policy.functions["f"]?.rollback.requestsBetween == 8)
+    }
+
+    @Test func rollbackComesAfterSoManyRequestsAsItsWindowMayBeOf() {
+        for (window, permille, first) in [(1, 25, 40), (2, 25, 80), (1, 100, 10), (1, 0, 0)] {
+            var bench = Bench {
+                $0.requestWindow = UInt32(window)
+                $0.rollbackPermille = UInt64(permille)
+            }
+            bench.launch()
+            var seen: [Int] = []
+            for number in 1...100 {
+                bench.now += .seconds(20)
+                let decisions = bench.request()
+                if actions(decisions).contains("examine-all") { seen.append(number) }
+                bench.complete(decisions)
+            }
+            #expect(seen.first ?? 0 == first, "window of \(window), \(permille) in 1000")
+            let disturbed = seen.count * window * 1000
+            #expect(disturbed <= 100 * permille, "\(seen)")
+        }
+    }
+
+    @Test func requestsOfAllContainersOfAFunctionCount() {
+        var law = RollbackLaw()
+        for _ in 0..<79 { law.noteRequest() }
+        #expect(!law.allows(window: 2, after: 79, permille: 25))
+        law.noteRequest()
+        #expect(law.allows(window: 2, after: 79, permille: 25))
+        law.noteWindow(of: 2)
+        #expect(!law.allows(window: 1, after: 79, permille: 25))
+        for _ in 0..<20_000 { law.noteRequest() }
+        #expect(law.allows(window: 64, after: 2, permille: 25), "what was long ago fades")
+    }
+
+    // MARK: Examinations that a request stopped
+
+    /// Reports that the request came after so much was written.
+    private func halt(_ decision: Decision, after written: ByteCount, _ bench: inout Bench) {
+        var report = ActionReport(action: decision.action)
+        report.written = written
+        report.wasHalted = true
+        _ = bench.send(.reported(report))
+    }
+
+    @Test func anInitPucketThatARequestKeptFromBeingExaminedIsExaminedAfterTheNextRequest() {
+        var bench = Bench()
+        bench.launch()
+        let first = bench.request()
+        #expect(actions(first) == ["release-runtime", "examine-init"])
+        _ = bench.send(.requestStarted)
+        halt(first[1], after: .zero, &bench)
+        let second = bench.send(.requestEnded(recycledAt: nil))
+        #expect(actions(second) == ["examine-init"])
+        bench.complete(second)
+        #expect(actions(bench.request()).last == "release-init")
+    }
+
+    @Test func theSameWhenItWasReportedAfterItsWindow() {
+        var bench = Bench()
+        bench.launch()
+        let first = bench.request()
+        let second = bench.request()
+        #expect(actions(second).last == "release-init")
+        halt(first[1], after: .zero, &bench)
+        bench.complete(second, released: 0, hot: 0)
+        #expect(actions(bench.request()).last == "examine-init")
+    }
+
+    @Test func anExaminationThatGotSomewhereKeepsItsWindow() {
+        var bench = Bench()
+        bench.launch()
+        let first = bench.request()
+        _ = bench.send(.requestStarted)
+        halt(first[1], after: .mib(50), &bench)
+        #expect(actions(bench.send(.requestEnded(recycledAt: nil))) == ["release-init"])
+    }
+}
