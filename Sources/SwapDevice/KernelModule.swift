@@ -17,6 +17,8 @@ package enum KernelModule {
         package var capacity: ByteCount?
         /// The swap area to serve by frontswap; nil makes a disk.
         package var area: String?
+        /// Whether all of the capacity is set aside at attach and kept: no page-out waits for a grant then.
+        package var isReserved = false
         /// Where the backend `rdma` has its memory.
         package var server: Server?
 
@@ -105,6 +107,7 @@ package enum KernelModule {
             (FARMEM_A_SIZE, .u64(setup.size.bytes)),
         ]
         if let capacity = setup.capacity { words.append((FARMEM_A_CAPACITY, .u64(capacity.bytes))) }
+        if setup.isReserved { words.append((FARMEM_A_RESERVE, .bytes([]))) }
         if let area = setup.area {
             words += [(FARMEM_A_FRONTEND, .text("frontswap")), (FARMEM_A_AREA, .text(area))]
         }

@@ -97,6 +97,11 @@ enum AttachCommand {
                     "With --frontend nbd: connections, where the server allows several; see docs/failure-model.md first. With --frontend module: data queues, one for each processor unless given."
             ),
             Option(
+                "reserve", .flag,
+                help:
+                    "With --frontend module or frontswap: have all of the memory granted at attach, and keep it until detach. No page on its way out waits for the server then; the pool has that much less for others."
+            ),
+            Option(
                 "synchronous", .flag,
                 help:
                     "With --frontend module: one page per round trip, as Fastswap does, to compare with."

@@ -35,10 +35,12 @@ enum ModuleFrontend {
             }
             var setup = KernelModule.Setup(name: name, backend: "dram", size: size)
             setup.capacity = capacity
+            setup.isReserved = invocation.flag("reserve")
             return setup
         case .rdma(let url):
             var setup = KernelModule.Setup(name: name, backend: "rdma", size: size)
             setup.server = try server(invocation, url)
+            setup.isReserved = invocation.flag("reserve")
             return setup
         case .shm, .nbd, .dram:
             throw UsageError(
@@ -69,8 +71,8 @@ enum ModuleFrontend {
         _ invocation: Invocation, _ source: FarMemoryURL
     ) throws(UsageError) -> Bool {
         if ["module", "frontswap"].contains(invocation.string("frontend")) { return true }
-        if invocation.isGiven("synchronous") {
-            throw UsageError("--synchronous needs --frontend module")
+        if let option = ["synchronous", "reserve"].first(where: invocation.isGiven) {
+            throw UsageError("--\(option) needs --frontend module")
         }
         guard case .rdma = source.source, invocation.string("frontend") == "auto" else {
             return false
