@@ -16,6 +16,9 @@ package struct FunctionManifest: Equatable, Sendable {
     package var cpuMillis: Int
     /// Requests in a window of the offload policy.
     package var requestWindow: Int?
+    /// Processors and NUMA nodes that it may use, as the kernel lists them: "0-3,6". Nil: all that the host lets it.
+    package var processors: String?
+    package var memoryNodes: String?
     package var initTimeout: Nanoseconds
     package var runTimeout: Nanoseconds
 }
@@ -28,8 +31,8 @@ package struct ManifestError: Error, Equatable, CustomStringConvertible {
 
 extension FunctionManifest {
     private static let keys = [
-        "name", "entry", "memory_mib", "cpu_millis", "request_window", "init_timeout_ms",
-        "run_timeout_ms",
+        "name", "entry", "memory_mib", "cpu_millis", "request_window", "cpus", "memory_nodes",
+        "init_timeout_ms", "run_timeout_ms",
     ]
 
     /// Reads `directory`/manifest.json.
@@ -87,12 +90,21 @@ extension FunctionManifest {
         guard fileExists("\(directory)/\(entry)") else {
             throw ManifestError(file, "\"entry\": there is no \(entry)")
         }
+        func list(_ key: String) throws(ManifestError) -> String? {
+            guard let member = value[key] else { return nil }
+            guard let text = member.string, isNumberList(text) else {
+                throw ManifestError(
+                    file, "\"\(key)\" must be numbers and ranges with commas, as in \"0-3,6\"")
+            }
+            return text
+        }
         let window =
             value["request_window"] == nil ? nil : Int(try number("request_window", 1...1000))
         return FunctionManifest(
             name: name, directory: directory, entry: entry,
             memory: .mib(UInt64(try number("memory_mib", 16...65_536))),
             cpuMillis: Int(try number("cpu_millis", 10...64_000)), requestWindow: window,
+            processors: try list("cpus"), memoryNodes: try list("memory_nodes"),
             initTimeout: .milliseconds(try number("init_timeout_ms", 1...600_000)),
             runTimeout: .milliseconds(try number("run_timeout_ms", 1...600_000)))
     }
@@ -103,4 +115,17 @@ func isFunctionName(_ name: String) -> Bool {
         (0x61...0x7A).contains($0) || (0x30...0x39).contains($0) || $0 == UInt8(ascii: "-")
     }
     return isClean && (1...32).contains(name.utf8.count) && name.first != "-"
+}
+
+/// "0", "0-3,6": what the kernel's cpusets take. Whether the host has them the kernel says.
+func isNumberList(_ text: String) -> Bool {
+    guard (1...256).contains(text.utf8.count) else { return false }
+    return text.split(separator: ",", omittingEmptySubsequences: false).allSatisfy { item in
+        let ends = item.split(separator: "-", omittingEmptySubsequences: false)
+        let numbers = ends.compactMap { end in
+            end.utf8.allSatisfy { (0x30...0x39).contains($0) } ? UInt16(end) : nil
+        }
+        return (1...2).contains(ends.count) && numbers.count == ends.count
+            && numbers[0] <= numbers[numbers.count - 1]
+    }
 }

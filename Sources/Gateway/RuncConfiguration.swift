@@ -30,7 +30,7 @@ struct RuncConfiguration {
                 "cgroupsPath": JSONValue(spec.controlGroup),
                 "resources": [
                     "memory": ["limit": JSONValue(manifest.memory.bytes)],
-                    "cpu": ["shares": JSONValue(max(2, manifest.cpuMillis * 1024 / 1000))],
+                    "cpu": .object(processor),
                     "pids": ["limit": 64],
                     "devices": [["allow": false, "access": "rwm"]],
                 ],
@@ -40,6 +40,18 @@ struct RuncConfiguration {
                 "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"],
             ],
         ]
+    }
+
+    private var processor: [JSONValue.Member] {
+        let manifest = spec.manifest
+        var members = [
+            JSONValue.Member("shares", JSONValue(max(2, manifest.cpuMillis * 1024 / 1000)))
+        ]
+        if let processors = manifest.processors {
+            members.append(.init("cpus", JSONValue(processors)))
+        }
+        if let nodes = manifest.memoryNodes { members.append(.init("mems", JSONValue(nodes))) }
+        return members
     }
 
     private var process: JSONValue {

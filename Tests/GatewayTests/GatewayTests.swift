@@ -37,7 +37,9 @@ import Testing
         ("\"web\"", "\"../web\""), ("\"web\"", "\"\""), ("\"web\"", "\"-x\""),
         ("function.py", "missing.py"), ("function.py", "../function.py"),
         ("354", "0"), ("354", "\"354MiB\""), ("200", "-1"), ("\"cpu_millis\"", "\"cpu\""),
-        ("20,", "0,"), ("}", ""),
+        ("20,", "0,"), ("}", ""), ("20,", "20, \"cpus\": 0,"), ("20,", "20, \"cpus\": \"\","),
+        ("20,", "20, \"cpus\": \"3-1\","), ("20,", "20, \"memory_nodes\": \"0,\","),
+        ("20,", "20, \"memory_nodes\": \"0-1-2\","),
     ])
     func namesTheFileOfABadManifest(_ from: String, _ to: String) throws {
         var text = valid
@@ -45,6 +47,13 @@ import Testing
         text.replaceSubrange(range, with: to)
         let error = #expect(throws: ManifestError.self) { try load(text) }
         #expect(try #require(error).description.hasPrefix(directory.file("manifest.json")))
+    }
+
+    @Test func processorsAndNodesAreLists() throws {
+        #expect(try load(valid).processors == nil)
+        let own = valid.replacing("20,", with: #"20, "cpus": "0-3,6", "memory_nodes": "1","#)
+        #expect(try load(own).processors == "0-3,6")
+        #expect(try load(own).memoryNodes == "1")
     }
 
     @Test func refusesADirectoryWithoutFunctions() throws {
@@ -59,7 +68,8 @@ import Testing
         let manifest = FunctionManifest(
             name: "web", directory: "/src/web", entry: "function.py", memory: .mib(64),
             cpuMillis: 500,
-            requestWindow: nil, initTimeout: .seconds(1), runTimeout: .seconds(1))
+            requestWindow: nil, processors: "1", memoryNodes: nil, initTimeout: .seconds(1),
+            runTimeout: .seconds(1))
         let spec = ContainerSpec(
             id: "web-1", manifest: manifest, agentDirectory: "/src/agent",
             controlGroup: "/farmem/web-1")
@@ -69,6 +79,8 @@ import Testing
         #expect(json["linux"]?["cgroupsPath"]?.string == "/farmem/web-1")
         #expect(json["linux"]?["resources"]?["memory"]?["limit"]?.integer == 64 << 20)
         #expect(json["linux"]?["resources"]?["cpu"]?["shares"]?.integer == 512)
+        #expect(json["linux"]?["resources"]?["cpu"]?["cpus"]?.string == "1")
+        #expect(json["linux"]?["resources"]?["cpu"]?["mems"] == nil)
         #expect(json["root"]?["readonly"]?.bool == true)
         #expect(json["process"]?["user"]?["uid"]?.integer == 65_534)
         for set in ["bounding", "effective", "permitted"] {

@@ -60,7 +60,7 @@ struct GatewayTests {
     }
 
     /// A function that does what it is told: to test what happens when it misbehaves.
-    private func makeMisbehavingFunction() throws -> String {
+    private func makeMisbehavingFunction(_ more: String = "") throws -> String {
         let base = directory.file("functions")
         try makeDirectories("\(base)/agent")
         try makeDirectories("\(base)/odd")
@@ -86,7 +86,7 @@ struct GatewayTests {
         try replaceFile(
             "\(base)/odd/manifest.json",
             with: """
-                {"name": "odd", "entry": "function.py", "memory_mib": 128, "cpu_millis": 500,
+                {"name": "odd", "entry": "function.py", "memory_mib": 128, "cpu_millis": 500,\(more)
                  "init_timeout_ms": 20000, "run_timeout_ms": 2000}
                 """)
         // The container's user reads them.
@@ -165,6 +165,18 @@ struct GatewayTests {
             #expect(replaced.header("X-Farmem-Cold") == "1")
             #expect(replaced.text == #"{"count":1}"#)
         }
+        try expectCleanEnd(process)
+    }
+
+    @Test(.timeLimit(.minutes(2))) func aContainerStaysOnItsProcessorsAndNodes() throws {
+        let (process, client) = try start(
+            functions: try makeMisbehavingFunction(#""cpus": "0", "memory_nodes": "0","#))
+        let answer = try call(client, "odd", "{}")
+        #expect(answer.status == 200, "\(answer.text)")
+        let pid = try #require(try containers(client).first?["pid"]?.integer)
+        let status = try readSmallText("/proc/\(pid)/status").split(separator: "\n")
+        #expect(status.contains("Cpus_allowed_list:\t0"), "\(status)")
+        #expect(status.contains("Mems_allowed_list:\t0"), "\(status)")
         try expectCleanEnd(process)
     }
 
