@@ -25,6 +25,8 @@ package struct PageCensus: Equatable, Sendable {
 
     private let buffer: UnsafeMutableBufferPointer<UInt64>
     private let capacity: UInt64
+    /// Whole address spaces that were read: the dear part of an action.
+    package private(set) var censuses: UInt64 = 0
 
     /// `pagesAtOnce`: entries per read; 32768 (256 KiB) cover 128 MiB of address space.
     package init(pagesAtOnce: Int = 32768) {
@@ -39,6 +41,7 @@ package struct PageCensus: Equatable, Sendable {
     package func census(
         of areas: [MemoryArea], pageMap: borrowing FileDescriptor
     ) throws(SystemError) -> PageCensus {
+        censuses += 1
         var census = PageCensus()
         for area in areas {
             try scan(first: area.first, end: area.end, pageMap: pageMap, into: &census)

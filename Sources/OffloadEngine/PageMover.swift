@@ -137,6 +137,9 @@ final class PageMover: PageEngine {
         _ processes: [TargetProcess], _ start: Pass, _ report: inout ActionReport,
         _ targets: (ProcessPages) -> PageRuns
     ) {
+        let wanted = processes.map { targets(start.container.pages(of: $0)) }
+        // Nothing waits: then nothing need be counted, which takes a census of every process.
+        guard wanted.contains(where: { !$0.isEmpty }) else { return }
         var pass = start
         let before = waitingPages(processes, start)
         pass.waiting = before?.pages
@@ -144,9 +147,8 @@ final class PageMover: PageEngine {
         // being freed: let it reclaim from the group.
         pass.mustNotTouch = HostMemory.swapIsMoreThanHalfFull()
         var touched: UInt64 = 0
-        for process in processes where !report.wasHalted {
-            touched += release(
-                targets(start.container.pages(of: process)), of: process, pass, &report)
+        for (process, pages) in zip(processes, wanted) where !report.wasHalted {
+            touched += release(pages, of: process, pass, &report)
         }
         guard !report.wasHalted, report.released > .zero,
             let after = waitingPages(processes, start), after.pages * 4 >= report.released.pages
