@@ -4,5 +4,5 @@
 [ -x "${FARMEM_BIN_DIR:?}/farswap" ] ||
     { echo "no farswap in $FARMEM_BIN_DIR: run swift build -c release --static-swift-stdlib" && exit 77; }
 . "$(dirname "$0")/../module/build.sh"
-"$lab" "${run[@]}" --memory 768M --timeout "${TIMEOUT:-900}" --env "FARMEM_BIN_DIR=$FARMEM_BIN_DIR" \
+"$lab" "${run[@]}" --memory 768M --timeout "${TIMEOUT:-1800}" --env "FARMEM_BIN_DIR=$FARMEM_BIN_DIR" \
     -- "$here/farswap-frontswap-in-guest.sh" "$module"

@@ -4,4 +4,4 @@
 [ -x "${FARMEM_BIN_DIR:?}/farswap" ] ||
     { echo "no farswap in $FARMEM_BIN_DIR: run swift build -c release --static-swift-stdlib" && exit 77; }
 . "$(dirname "$0")/../module/build.sh"
-"$lab" "${run[@]}" --memory 768M --timeout "${TIMEOUT:-600}" --env "FARMEM_BIN_DIR=$FARMEM_BIN_DIR" -- "$here/returns-in-guest.sh" "$module"
+"$lab" "${run[@]}" --memory 768M --timeout "${TIMEOUT:-1800}" --env "FARMEM_BIN_DIR=$FARMEM_BIN_DIR" -- "$here/returns-in-guest.sh" "$module"

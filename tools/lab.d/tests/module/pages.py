@@ -3,6 +3,7 @@
 
 pages.py pressure PAGES ROUNDS [shared]   fills, then reads and writes at random; its cgroup is smaller
 pages.py out PAGES                        tells the kernel to page out, then compares: none is lost when stores fail
+pages.py huge PAGES                       pages out memory in huge pages, then compares
 pages.py failing PAGES FORBIDDEN          loads that fail kill who reads: with a byte of FORBIDDEN is never read instead
 pages.py orphan PAGES                     waits; then every third page is lost, and no other
 pages.py killed PAGES TIMES               processes are killed amid their loads, and nobody else suffers
@@ -20,7 +21,7 @@ import struct
 import sys
 import time
 
-PAGE, MADV_PAGEOUT = 4096, 21
+PAGE, MADV_HUGEPAGE, MADV_PAGEOUT = 4096, 14, 21
 FAIL_READS = "/sys/module/farmem/parameters/fail_reads"
 
 
@@ -39,9 +40,11 @@ def cgroup():
 
 
 class Pages:
-    def __init__(self, count, shared=False):
+    def __init__(self, count, shared=False, huge=False):
         self.count = count
         self.memory = mmap.mmap(-1, count * PAGE, (mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE) | mmap.MAP_ANONYMOUS)
+        if huge:
+            self.memory.madvise(MADV_HUGEPAGE)
         self.versions = [0] * count
         for page in range(count):
             self.write(page, 0)
@@ -92,6 +95,15 @@ def out(count):
     for _ in range(3):
         pages.memory.madvise(MADV_PAGEOUT)
         time.sleep(0.2)
+    pages.check_all()
+
+
+def huge(count):
+    pages = Pages(int(count), huge=True)
+    there = status("AnonHugePages", "/proc/self/smaps_rollup")
+    if there < pages.count * PAGE // 2:
+        sys.exit(f"{there} bytes are in huge pages")
+    pages.page_out(pages.count)
     pages.check_all()
 
 
@@ -186,4 +198,4 @@ def locked(count):
     sys.stdin.read()
 
 
-{function.__name__: function for function in (pressure, out, failing, orphan, killed, churn, grow, locked)}[sys.argv[1]](*sys.argv[2:])
+{function.__name__: function for function in (pressure, out, huge, failing, orphan, killed, churn, grow, locked)}[sys.argv[1]](*sys.argv[2:])

@@ -1,6 +1,7 @@
 #!/bin/bash
 # rdma-in-guest.sh MODULE PART...: what host/module-rdma.sh has done in a guest with farmem.ko and memserver --rdma. Parts: refusals swap
-# faults kills links cycles. KILLS, FLAPS and CYCLES are how often.
+# faults kills links cycles. KILLS, FLAPS and CYCLES are how often. With FRONTEND=frontswap
+# kills, links and cycles swap to an area that is served by that.
 set -euo pipefail
 here=$(dirname "$0")
 module=$1
@@ -13,7 +14,7 @@ slab=$MiB
 # when a region has a multiple of 256 pages; and User-Mode Linux does not tell KASAN that a module's memory was freed.
 checked=
 if zgrep -q CONFIG_KASAN=y /proc/config.gz 2>/dev/null; then checked=yes slab=$((512 * 1024)); fi
-server=
+server= loop=
 
 fail() {
     echo "FAILED: $*"
@@ -66,13 +67,25 @@ attach() {
     farmem attach far0 rdma "$size" address=$near $key "$@" >/tmp/attached
 }
 swap_on() {
-    attach "$@"
-    mkswap $disk >/dev/null
-    swapon --discard $disk
+    if [ "${FRONTEND:-block}" = frontswap ]; then
+        disk=${loop:=$(truncate -s 256M /tmp/area && losetup -f --show /tmp/area)}
+        attach "$@" frontend=frontswap area=$disk
+        mkswap $disk >/dev/null
+        swapon $disk
+    else
+        attach "$@"
+        mkswap $disk >/dev/null
+        swapon --discard $disk
+    fi
 }
-# swap_off: the device holds the slab of the header when swap is off, and nothing after a discard of all.
+# swap_off: an area's header is on its own disk. Without one the device holds the slab of the header when swap is off, and nothing after a discard of all.
 swap_off() {
     swapoff $disk
+    if [ -n "$loop" ]; then
+        until_true 2 unused
+        farmem detach far0
+        return
+    fi
     until_true 2 at_most $slab
     blkdiscard -qf $disk 2>/dev/null || blkdiscard -f $disk 2>/dev/null
     until_true 2 unused
