@@ -3,5 +3,5 @@
 # lab: --memory 1G --timeout 400
 set -euo pipefail
 . "$(dirname "$0")/../offload/guest.sh"
-needs offloadd farmem
+needs offloadd farmem memserver
 run_test 350 mglru.py
