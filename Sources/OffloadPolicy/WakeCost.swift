@@ -17,8 +17,7 @@ import FarMemory
 // What a wake-up costs is learned from the first few: until then the delay is at most the prior. Where nobody reports latencies the
 // percentile that is set stands alone.
 //
-// The mean is of requests as they would be without a controller: those that it left alone, and first requests of containers,
-// which wait for their start.
+// The mean is of requests as they would be without a controller: those that it left alone, and first requests of containers.
 
 /// What requests to semi-warm containers of a function pay, learned online.
 package struct WakeCost: Equatable, Sendable {
