@@ -185,7 +185,9 @@ def conclude(options, in_time, status_file, log_bytes, known=()):
     try:
         status = int(status_file.read_text())
     except (OSError, ValueError):
-        return report(STATUS_KERNEL, log_bytes, options, "the kernel ended before the command")
+        # Why may be far above what is shown of the log.
+        why = first_warning(log_bytes, known)
+        return report(STATUS_KERNEL, log_bytes, options, "the kernel ended before the command" + (f": {why}" if why else ""))
     warning = first_warning(log_bytes, known)
     if warning and not options.allow_warnings:
         return report(status or STATUS_KERNEL, log_bytes, options, f"the kernel's log has: {warning}")

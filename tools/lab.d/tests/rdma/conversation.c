@@ -7,7 +7,7 @@
 
 #include "client.h"
 
-#define SLAB (1 << 20)
+#define SLAB (1 << 19)
 
 static struct session session;
 static struct queue data, second;
@@ -59,12 +59,12 @@ int main(int argc, char **argv)
 	for (int index = 0; index < 4096; index++)
 		if (page.bytes[index])
 			die("a fresh page is not zeros");
-	for (int index = 0; index < 256; index++) {
+	for (int index = 0; index < SLAB / 4096; index++) {
 		fill(index);
 		if (transfer(&data, &page, IBV_WR_RDMA_WRITE, at + index * 4096, key, 4096))
 			die("WRITE of page %d failed", index);
 	}
-	for (int index = 0; index < 256; index++) {
+	for (int index = 0; index < SLAB / 4096; index++) {
 		if (transfer(&data, &page, IBV_WR_RDMA_READ, at + index * 4096, key, 4096))
 			die("READ of page %d failed", index);
 		expect(index, "what was written");

@@ -9,7 +9,7 @@
 
 #include "client.h"
 
-#define SLAB (1 << 20)
+#define SLAB (1 << 19)
 #define FLOOD 100
 
 static const char *victim_key[2], *own_key[2];
