@@ -147,7 +147,7 @@ package struct FunctionRecord: Equatable, Sendable {
     private mutating func learnWakes(_ function: String, _ settings: PolicySettings) {
         let seen = WakeShare(
             permitted: wakeCost.share(permille: settings.wakePermille),
-            isSought: wakeCost.isUnknown)
+            isSought: wakeCost.isSought)
         guard seen != wakes else { return }
         wakes = seen
         wait = min(settings.semiWarmWait(of: function, reuse, wakes), Self.waitMaximum)

@@ -404,7 +404,10 @@ package struct PolicyMachine: Sendable {
             return (wait, "prior, to see what a wake-up costs")
         }
         let share = settings.reuseShare(wakes)
-        let why = share < settings.reusePermille ? ", as wake-ups cost little" : ""
+        let why =
+            wakes.isExhausted
+            ? ", twice, as enough were woken"
+            : share < settings.reusePermille ? ", as wake-ups cost little" : ""
         return (wait, "p\(share)/1000 of \(samples) reuses\(why)")
     }
 
@@ -431,7 +434,9 @@ extension PolicySettings {
             let quantile = reuse.quantile(permille: reuseShare(wakes))
         else { return max(semiWarmPrior, semiWarmMinimum) }
         let known = reuse.samples < reuseSamplesEnough ? max(quantile, semiWarmPrior) : quantile
-        let wait = wakes.isSought ? min(known, semiWarmPrior) : known
+        let wait =
+            wakes.isSought
+            ? min(known, semiWarmPrior) : wakes.isExhausted ? known + known : known
         return max(wait, semiWarmMinimum)
     }
 }

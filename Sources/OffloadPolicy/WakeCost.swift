@@ -11,11 +11,11 @@ import FarMemory
 // at most half of them, for the others have to be seen too, and while wake-ups would show in the 95th percentile at most 25 in a
 // thousand, which leaves the other half of the slowest twentieth to whatever else is slow. They do not show when they are hardly slower than
 // the others, or when one request in ten is a cold start anyhow. The start of semi-warm is the percentile that leaves this share, and
-// never later than the one that is set. A percentile of few intervals is a guess: when more requests have been woken than
-// permitted, the one that is set holds until it has evened out.
+// never later than the one that is set. A percentile of few intervals is a guess, and the longest of 20 is soon exceeded: when more requests
+// have been woken than permitted, it is twice the one that is set until that has evened out.
 //
-// What a wake-up costs is learned from the first few: until then the delay is at most the prior. Where nobody reports latencies the
-// percentile that is set stands alone.
+// What a wake-up costs is learned from the first few: until then the delay is at most the prior, as long as asking does not show either.
+// Where nobody reports latencies the percentile that is set stands alone.
 //
 // The mean is of requests as they would be without a controller: those that it left alone, and first requests of containers.
 
@@ -59,8 +59,15 @@ package struct WakeCost: Equatable, Sendable {
         return kind == .woken || notes % 16 == 0
     }
 
-    /// Others than woken requests are known, and too few woken ones.
-    var isUnknown: Bool { undisturbed.count >= Self.others && woken.count < Self.wokenEnough }
+    /// Others than woken requests are known, and too few woken ones; one more would not show.
+    var isSought: Bool {
+        undisturbed.count >= Self.others && woken.count < Self.wokenEnough
+            && (isOftenCold
+                || UInt64(wokenRequests + 1) * 1000 <= Self.visibleShare * UInt64(requests))
+    }
+
+    /// One request in ten waits for the start of its container.
+    private var isOftenCold: Bool { ordinary.count >= 10 && ordinary.firsts * 10 >= ordinary.count }
 
     /// Thousandths of the requests that may find a semi-warm container, when wake-ups may raise the mean by `permille`
     /// thousandths; nil while too little is known.
@@ -71,7 +78,7 @@ package struct WakeCost: Equatable, Sendable {
             Self.shareMost, scaled(permille, UInt64(ordinary.mean), over: UInt64(price)))
         let isHidden =
             woken.percentile(75) * 100 <= undisturbed.percentile(50) * 105
-            || ordinary.count >= 10 && ordinary.firsts * 10 >= ordinary.count
+            || isOftenCold
         let permitted = isHidden ? share : min(share, Self.visibleShare)
         return isOverdrawn(permitted) ? 0 : permitted
     }
@@ -104,6 +111,8 @@ extension PolicySettings {
 package struct WakeShare: Equatable, Sendable {
     /// Thousandths of the requests that may find a semi-warm container.
     package internal(set) var permitted: UInt64?
+    /// None more may for now: too many have, or their price is too high.
+    var isExhausted: Bool { permitted == 0 }
     /// Their price is to be found out.
     var isSought = false
 }

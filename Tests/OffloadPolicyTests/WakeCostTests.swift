@@ -22,11 +22,19 @@ import Testing
     }
 
     @Test func nothingIsKnownFromFewRequests() {
-        #expect(!cost(undisturbed: repeated(100, 4), woken: []).isUnknown, "others come first")
-        let others = cost(undisturbed: repeated(100, 5), woken: [120, 120])
-        #expect(others.isUnknown && others.share(permille: 50) == nil)
+        #expect(!cost(undisturbed: repeated(100, 4), woken: []).isSought, "others come first")
+        let others = cost(undisturbed: repeated(100, 118), woken: [120, 120])
+        #expect(others.isSought && others.share(permille: 50) == nil)
         let silent = cost(undisturbed: [], woken: repeated(120, 5))
-        #expect(!silent.isUnknown && silent.share(permille: 50) == nil)
+        #expect(!silent.isSought && silent.share(permille: 50) == nil)
+    }
+
+    @Test func whatAWakeUpCostsIsAskedOnlyWhereThatDoesNotShow() {
+        #expect(!cost(undisturbed: repeated(100, 39), woken: []).isSought)
+        #expect(cost(undisturbed: repeated(100, 40), woken: []).isSought)
+        #expect(!cost(undisturbed: repeated(100, 60), woken: [300]).isSought)
+        let cold = cost(undisturbed: repeated(100, 5), woken: [], first: repeated(2000, 5))
+        #expect(cold.isSought, "every second request is a cold start")
     }
 
     @Test(
@@ -41,7 +49,7 @@ import Testing
     func theShareFollowsThePrice(warm: Int64, woken: Int64, share: UInt64) {
         let cost = cost(undisturbed: repeated(warm, 200), woken: repeated(woken, 3))
         #expect(cost.share(permille: 50) == share)
-        #expect(!cost.isUnknown)
+        #expect(!cost.isSought)
     }
 
     @Test func coldStartsHideWakeUps() {
@@ -123,18 +131,27 @@ import Testing
         #expect(run(pauses, woken: 101) { $0.wakePermille = 0 }.delay >= .seconds(80))
     }
 
+    @Test func afterTooManyWakeUpsTheDelayIsTwiceThePercentile() {
+        let often = [Int64](repeating: 20, count: 10) + [60, 80, 90, 100]
+        let dear = run(often + [Int64](repeating: 20, count: 24), woken: 3000)
+        #expect(dear.delay >= .seconds(160) && dear.origin.hasSuffix("twice, as enough were woken"))
+    }
+
     @Test func withoutLatenciesThePercentileStandsAlone() {
         let silent = run(pauses, woken: nil)
         #expect(silent.delay >= .seconds(80) && silent.origin.hasPrefix("p990/1000"))
     }
 
     @Test func untilTheFirstWakeUpsThePriorHolds() {
-        let unknown = run([Int64](repeating: 20, count: 20) + [60], woken: 3000) {
+        let once = [Int64](repeating: 20, count: 60) + [60]
+        let unknown = run(once, woken: 3000) { $0.semiWarmPrior = .seconds(40) }
+        #expect(unknown.delay >= .seconds(60), "one of 61 was woken: two are too many")
+        let asked = run(once + [Int64](repeating: 20, count: 25), woken: 3000) {
             $0.semiWarmPrior = .seconds(40)
         }
-        #expect(unknown.delay <= .seconds(40))
+        #expect(asked.delay <= .seconds(40))
         let sought = run(
-            [Int64](repeating: 50, count: 3) + [Int64](repeating: 20, count: 20), woken: 100
+            [Int64](repeating: 50, count: 3) + [Int64](repeating: 20, count: 60), woken: 100
         ) {
             $0.semiWarmPrior = .seconds(55)
         }
