@@ -60,6 +60,7 @@ keys=/run/wrong refused 77 "" rdma
 refused 77 "" timeout 60 farswap attach rdma://$far/far --frontend module --size 128MiB
 refused 69 "" timeout 60 farswap attach rdma://192.168.77.3/far --frontend module --size 128MiB --auth-file /run/keys
 refused 64 "" rdma --synchronous --threads 2
+refused 64 "needs --frontend module" timeout 60 farswap attach rdma://$far/far --frontend fuse --size 128MiB --auth-file /run/keys --reserve
 
 for options in "" --synchronous "--poll 1ms" "--connections 2"; do
     rdma $options >/run/out || fail "attach $options: $(cat /run/out /run/memserver.log)"
@@ -70,6 +71,15 @@ for options in "" --synchronous "--poll 1ms" "--connections 2"; do
     timeout 60 farswap detach far0 >/dev/null || fail "detach $options"
     echo "rdma ${options:-as it is}: $(jq -c '{random_in_p50_us, sequential_in_pages_per_second, page_out_pages_per_second}' /run/report)"
 done
+
+# Memory that is set aside at attach is there before the first page, stays when pages go, and goes with the device.
+rdma --reserve >/run/out || fail "attach --reserve: $(cat /run/out)"
+reserved=$(granted)
+[ "$reserved" -ge $((128 << 20)) ] || fail "--reserve: $reserved bytes are granted"
+timeout 600 farmem bench swap --size 8MiB --json >/run/report || fail "bench swap --reserve ended with $?"
+[ "$(granted)" = "$reserved" ] || fail "--reserve: $(granted) bytes of $reserved are left after a benchmark"
+timeout 60 farswap detach far0 >/dev/null || fail "detach --reserve"
+[ "$(granted)" = 0 ] || fail "--reserve: $(granted) bytes are left"
 
 # The server is killed and started again under load: processes do not notice.
 rdma >/dev/null || fail "attach"
