@@ -89,9 +89,7 @@ extension PolicyMachine {
         let back = watch.back(refaults)
         guard back * 1000 > watch.released * settings.refaultPermille, back > 256 else { return }
         endWatch(&container)
-        container.rollbackInterval = min(
-            container.rollbackInterval + container.rollbackInterval,
-            settings.rollbackIntervalMaximum)
+        container.doubleRollbackInterval(settings)
         container.backOffUntil = nil
         container.backOff(.refaults, until: now + container.rollbackInterval)
     }

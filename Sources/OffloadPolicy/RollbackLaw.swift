@@ -67,12 +67,11 @@ extension PolicyMachine {
         let examined = report.released.pages + report.hot.pages
         let paid = examined > 0 && report.released.pages * 20 >= examined
         functions.records[container.functionPlace].rollback.note(paid: paid)
-        container.rollbackInterval =
-            paid
-            ? settings.rollbackInterval
-            : min(
-                container.rollbackInterval + container.rollbackInterval,
-                settings.rollbackIntervalMaximum)
+        if paid {
+            container.rollbackInterval = settings.rollbackInterval
+        } else {
+            container.doubleRollbackInterval(settings)
+        }
     }
 
     /// A request stopped the examination: when next to nothing was examined there is no window, and what was to be examined is so when the
@@ -87,5 +86,12 @@ extension PolicyMachine {
         }
         if container.windowScope == scope { container.windowLeft = nil }
         if scope == .initialization && settings.windowLaw == .spaced { container.examinedAt = nil }
+    }
+}
+
+extension ContainerRecord {
+    mutating func doubleRollbackInterval(_ settings: PolicySettings) {
+        rollbackInterval = min(
+            rollbackInterval + rollbackInterval, settings.rollbackIntervalMaximum)
     }
 }

@@ -85,9 +85,7 @@ struct ForkTests {
         try world.send("runtime_ready")
         try world.send("init_done")
         for _ in 0..<2 {
-            try world.send("request_start")
-            #expect(try worker.touch(first: 0, count: 2048) == 0)
-            try world.send("request_end")
+            try world.request(worker, touching: 2048)
         }
         try world.wait(60, "the idle container is drained") {
             try world.container()?["state"]?.string == "drained"

@@ -29,9 +29,7 @@ struct LinkGuardTests {
             let worker = try world.startWorker("w", mebibytes: 48)
             try world.send("container_started")
             try world.send("init_done")
-            try world.send("request_start")
-            #expect(try worker.touch(first: 0, count: 1024) == 0)
-            try world.send("request_end")
+            try world.request(worker, touching: 1024)
             try world.wait(20, "the idle container would be drained, but for the guard") {
                 try world.container()?["last_rule"]?.string == "link-down"
             }

@@ -26,10 +26,8 @@ struct OffloadTests {
             try world.send("container_started")
             try world.send("init_done")
             for _ in 0..<2 {
-                try world.send("request_start")
                 // A quarter of the pages is hot.
-                #expect(try worker.touch(first: 0, count: 4096) == 0)
-                try world.send("request_end")
+                try world.request(worker, touching: 4096)
                 sleepNanoseconds(400_000_000)
             }
             try world.wait(5, "the untouched pages have left") {
@@ -129,9 +127,7 @@ struct OffloadTests {
             #expect((try world.container()?["far_bytes"]?.integer ?? .max) < 4 << 20)
             #expect(try world.get("/v1/status")["paused_by"]?.string == "maintenance")
             // A request comes and goes; it stays local.
-            try world.send("request_start")
-            #expect(try worker.touch(first: 0, count: 16384) == 0)
-            try world.send("request_end")
+            try world.request(worker, touching: 16384)
             sleepNanoseconds(2_500_000_000)
             #expect((try world.container()?["far_bytes"]?.integer ?? .max) < 4 << 20)
             let off = try TestProcess("farmem", ["drain", "--off", "--offloadd", socket])

@@ -4,6 +4,7 @@ import HTTPEndpoint
 import JSONText
 import LinuxSystem
 import TestSupport
+import Testing
 
 /// What the tests of the offload controller stand on: a swap device of their own on a file on disk, a version 1
 /// memory group, and a process in it whose pages they touch and verify.
@@ -83,6 +84,13 @@ final class OffloadWorld {
         let response = try client().request(
             "POST", "/v1/events", body: Array(body.utf8), timeout: .seconds(5))
         guard response.status == 204 else { throw TestFailure("\(event): \(response.text)") }
+    }
+
+    /// A request that touches so many pages of the worker, from the first on, and finds what they held.
+    func request(_ worker: Worker, touching pages: Int) throws {
+        try send("request_start")
+        #expect(try worker.touch(first: 0, count: pages) == 0)
+        try send("request_end")
     }
 
     func get(_ path: String) throws -> JSONValue {

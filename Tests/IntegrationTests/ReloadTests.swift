@@ -21,9 +21,7 @@ struct ReloadTests {
         let worker = try world.startWorker("w", mebibytes: 48)
         try world.send("container_started")
         try world.send("init_done")
-        try world.send("request_start")
-        #expect(try worker.touch(first: 0, count: 12288) == 0)
-        try world.send("request_end")
+        try world.request(worker, touching: 12288)
         // The delay and the drain are over for anyone else: what is in its way is the rule.
         try world.wait(20, "its rule keeps it out") {
             try world.container()?["last_rule"]?.string == "opted-out"

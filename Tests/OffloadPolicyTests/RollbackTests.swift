@@ -3,6 +3,17 @@ import Testing
 
 @testable import OffloadPolicy
 
+extension Bench {
+    /// A container whose init pucket was released, and of which everything is examined now.
+    fileprivate mutating func openRollback() {
+        launch()
+        complete(request())
+        complete(request())
+        now += .seconds(10)
+        complete(request())
+    }
+}
+
 @Suite struct RollbackTests {
     @Test func rollbackExaminesAgainAfterTheIntervalAndDoublesItWhenNothingIsCold() {
         var bench = Bench { $0.rollbackPermille = 1000 }
@@ -24,11 +35,7 @@ import Testing
 
     @Test func rollbackThatDoesNotPayWaitsForFourTimesAsManyRequests() {
         var bench = Bench { $0.rollbackPermille = 1000 }
-        bench.launch()
-        bench.complete(bench.request())
-        bench.complete(bench.request())
-        bench.now += .seconds(10)
-        bench.complete(bench.request())
+        bench.openRollback()
         bench.complete(bench.request(), released: 1, hot: 1000)
         #expect(bench.policy.functions["f"]?.rollback.requestsBetween == 8)
         bench.now += .seconds(100)
@@ -45,11 +52,7 @@ import Testing
 
     @Test func aHaltedReleaseAndItsRepetitionSayNothingOfWhetherRollbackPays() {
         var bench = Bench { $0.rollbackPermille = 1000 }
-        bench.launch()
-        bench.complete(bench.request())
-        bench.complete(bench.request())
-        bench.now += .seconds(10)
-        bench.complete(bench.request())
+        bench.openRollback()
         let release = bench.request()
         var halted = ActionReport(action: .release(.all))
         halted.hot = PageCount(1000)
@@ -65,11 +68,7 @@ import Testing
 
     @Test func aRollbackThatFoundNothingToExamineDoesNotPay() {
         var bench = Bench { $0.rollbackPermille = 1000 }
-        bench.launch()
-        bench.complete(bench.request())
-        bench.complete(bench.request())
-        bench.now += .seconds(10)
-        bench.complete(bench.request())
+        bench.openRollback()
         bench.complete(bench.request(), released: 0, hot: 0)
         #expect(bench.policy.functions["f"]?.rollback.requestsBetween == 8)
     }

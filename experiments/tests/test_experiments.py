@@ -98,6 +98,16 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.rows([])["density"], "not run")
 
 
+class Machine(unittest.TestCase):
+    def test_a_report_whose_results_are_elsewhere_keeps_its_machine(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            file = pathlib.Path(scratch) / "REPORT.md"
+            self.assertEqual(report.machine_line({}, scratch, file), "unknown: nothing was measured")
+            for end in ("", " The run took 43 minutes."):
+                file.write_text(f"# Report\n\nMachine: 2 processors, Linux 6.18.4; git abc.{end}\n\nMore.\n")
+                self.assertEqual(report.machine_line({}, scratch, file), "2 processors, Linux 6.18.4; git abc")
+
+
 class Runs(unittest.TestCase):
     """All experiments from the command line to the report."""
 
