@@ -72,7 +72,7 @@ extension NBDURI: CustomStringConvertible {
     /// The URI as the parser and other NBD programs read it back.
     package var description: String {
         let scheme = usesTLS ? "nbds" : "nbd"
-        let account = user.map { encodePercent($0) + "@" } ?? ""
+        let account = user.map { encodePercent($0, keepingSlashes: false) + "@" } ?? ""
         let name = encodePercent(export)
         var query: [String] = []
         var head: String
@@ -182,14 +182,17 @@ private func decodePercent(_ part: String, in text: String) throws(NBDURIError) 
     return decoded
 }
 
-private func encodePercent(_ text: String) -> String {
+/// A slash ends the authority, so the user part, which stands in it, must not keep one.
+private func encodePercent(_ text: String, keepingSlashes: Bool = true) -> String {
     let digits = Array("0123456789ABCDEF".utf8)
     var bytes: [UInt8] = []
     for byte in text.utf8 {
         switch byte {
         case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
             UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."),
-            UInt8(ascii: "_"), UInt8(ascii: "~"), UInt8(ascii: "/"):
+            UInt8(ascii: "_"), UInt8(ascii: "~"):
+            bytes.append(byte)
+        case UInt8(ascii: "/") where keepingSlashes:
             bytes.append(byte)
         default:
             bytes += [UInt8(ascii: "%"), digits[Int(byte >> 4)], digits[Int(byte & 15)]]

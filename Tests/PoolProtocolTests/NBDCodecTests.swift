@@ -188,7 +188,7 @@ import Testing
     @Test func textComesBack() throws {
         for text in [
             "nbd://h:10809/x", "nbd://[::1]:1/", "nbd+unix:///x?socket=/run/a%20b",
-            "nbds://u@h:5/x?tls-certificates=/c&tls-psk-file=/p",
+            "nbds://u@h:5/x?tls-certificates=/c&tls-psk-file=/p", "nbds://a%2Fb@h:5/x/y",
         ] {
             #expect(try NBDURI(text).description == text)
         }
