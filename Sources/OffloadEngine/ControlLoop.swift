@@ -324,10 +324,7 @@ struct ControlLoop {
     /// Has the segments of one container measured whose figures are old.
     private mutating func takeCensus(_ now: Int64) {
         let due = censuses.due(at: now) { [containers] handle in
-            containers[handle].map { container in
-                let measured = container.state.withLock { $0.sizes?.measuredAt }
-                return measured.map { now - $0.nanoseconds } ?? .max
-            }
+            containers[handle].map { $0.censusAge(at: now) }
         }
         guard let due, let container = containers[due] else { return }
         if !controller.actions.put(.census(container)) { censuses.done(at: now, took: 0) }

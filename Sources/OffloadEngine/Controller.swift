@@ -186,8 +186,7 @@ package final class Controller: Sendable {
             switch work {
             case .decision(let decided): item = decided
             case .census(let container):
-                let sizes = mover.segments(of: container)
-                container.state.withLock { $0.sizes = sizes }
+                container.noteSizes { mover.segments(of: container) }
                 _ = inbox.put(.censused(duration: monotonicNow() - start))
                 continue
             case .refreshColdPageout:

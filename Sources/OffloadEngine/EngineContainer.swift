@@ -51,6 +51,8 @@ final class EngineContainer: Sendable {
     /// Raised by each halt: work that was issued before stops at its next piece.
     private let haltCount = Atomic<UInt64>(0)
     private let running = Atomic<Int>(0)
+    /// Grows with all that may have changed where its pages are: requests and actions.
+    private let changes = Atomic<UInt64>(0)
 
     struct Pages: Sendable {
         var processes: [ProcessIdentity: TargetProcess] = [:]
@@ -62,8 +64,9 @@ final class EngineContainer: Sendable {
         var generations = GenerationMarks()
         /// Monotonic time of the last entry in the ledger.
         var ledgerAt: Int64?
-        /// As of the last census.
+        /// As of the last census, and how far `changes` was then.
         var sizes: SegmentSizes?
+        var changesAtCensus: UInt64 = 0
         var ledger = MovementLedger()
     }
     let state = Mutex(Pages())
@@ -83,6 +86,7 @@ final class EngineContainer: Sendable {
     /// Requests run; said by the control thread.
     var isServing: Bool { running.load(ordering: .relaxed) > 0 }
     func noteRequest(begins: Bool) {
+        changes.add(1, ordering: .relaxed)
         if begins {
             running.add(1, ordering: .relaxed)
         } else if isServing {
@@ -119,8 +123,30 @@ final class EngineContainer: Sendable {
         state.withLock { body(&$0.pages[process.identity, default: ProcessPages()]) }
     }
 
+    /// Takes a census of the segments.
+    func noteSizes(_ measure: () -> SegmentSizes?) {
+        let before = changes.load(ordering: .relaxed)
+        let sizes = measure()
+        state.withLock { state in
+            state.sizes = sizes
+            state.changesAtCensus = before
+        }
+    }
+
+    /// How old the figures of the last census are, as far as they may be wrong. Nothing moves pages of a container that is left alone but
+    /// the kernel by itself, and a census is in the way of a request: both can wait, but not for ever.
+    func censusAge(at now: Int64) -> Int64 {
+        let (measured, known) = state.withLock { ($0.sizes?.measuredAt, $0.changesAtCensus) }
+        guard let measured else { return .max }
+        let age = now - measured.nanoseconds
+        let canWait = isServing || changes.load(ordering: .relaxed) == known
+        return canWait && age < Self.censusPatience ? 0 : age
+    }
+    private static let censusPatience: Int64 = 60_000_000_000
+
     /// Ends an action's report: what the group uses now, and the ledger.
     func finish(_ report: inout ActionReport) {
+        changes.add(1, ordering: .relaxed)
         report.measure = measure()
         let done = report
         state.withLock { state in

@@ -433,7 +433,8 @@ extension PolicySettings {
         guard reuse.samples >= reuseSamplesMinimum,
             let quantile = reuse.quantile(permille: reuseShare(wakes))
         else { return max(semiWarmPrior, semiWarmMinimum) }
-        let known = reuse.samples < reuseSamplesEnough ? max(quantile, semiWarmPrior) : quantile
+        let stretched = reuse.stretched(quantile, permille: reuseShare(wakes))
+        let known = reuse.samples < reuseSamplesEnough ? max(stretched, semiWarmPrior) : stretched
         let wait =
             wakes.isSought
             ? min(known, semiWarmPrior) : wakes.isExhausted ? known + known : known

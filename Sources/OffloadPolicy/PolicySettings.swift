@@ -40,7 +40,7 @@ package struct PolicySettings: Equatable, Sendable {
     package var rollbackInterval = Nanoseconds.seconds(10)
     package var rollbackIntervalMaximum = Nanoseconds.seconds(600)
     /// How many thousandths of a function's requests may find the window of such an examination.
-    package var rollbackPermille: UInt64 = 25
+    package var rollbackPermille: UInt64 = 10
 
     /// Which share of reuse intervals a container must outlast to be drained, in thousandths.
     package var reusePermille: UInt64 = 990

@@ -46,6 +46,15 @@ package struct ReuseIntervals: Equatable, Sendable {
         return Self.end(of: Int(first) + counts.count - 1)
     }
 
+    /// Of n intervals the longest is exceeded by one in n + 1: as long as that is more than the percentile allows, no interval tells
+    /// it. Reuse intervals have a heavy tail, so a time is exceeded about half as often as half of it: the longest is stretched by that.
+    package func stretched(_ quantile: Nanoseconds, permille: UInt64) -> Nanoseconds {
+        let exceeding = (1000 - min(permille, 999)) * (samples + 1)
+        guard exceeding < 1000 else { return quantile }
+        return Nanoseconds(
+            Int64(scaled(UInt64(quantile.nanoseconds), 1000, over: exceeding)))
+    }
+
     private mutating func makeRoom(for bucket: Int) {
         if counts.isEmpty {
             first = UInt16(bucket)

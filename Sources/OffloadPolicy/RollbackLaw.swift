@@ -6,8 +6,9 @@ import FarMemory
 //
 // - It pays when a twentieth of what it examines is cold. While it does not, the container's interval doubles, up to its maximum, and all
 //   containers of the function wait for four times as many requests. One that finds nothing to examine does not pay.
-// - It does not show in the 95th percentile while few requests find such a window: at most `rollbackPermille` thousandths of the function's.
-//   So the first comes after so many requests as pay for its window (40 of 25 thousandths, for a window of one request).
+// - It does not show in the 95th percentile while few requests find such a window: at most `rollbackPermille` thousandths of the function's,
+//   after the first, which comes on credit when there were 20 times as many requests as its window is long. It finds most: what a function
+//   needs for its first requests alone is hot until then.
 //
 // Requests of all containers of a function count together. Both counts are halved now and then: what was long ago pays for little.
 
@@ -16,6 +17,7 @@ package struct RollbackLaw: Equatable, Sendable {
     private static let requestsMinimum: UInt64 = 2
     private static let requestsMaximum: UInt64 = 4096
     private static let fadeAt: UInt64 = 8192
+    private static let creditFrom: UInt64 = 20
 
     /// Requests of one container between two examinations of it.
     package private(set) var requestsBetween = RollbackLaw.requestsMinimum
@@ -35,7 +37,9 @@ package struct RollbackLaw: Equatable, Sendable {
 
     /// Whether a window of so many requests stays within the share, for a container that served `since` requests after its last examination.
     func allows(window: UInt32, after since: UInt64, permille: UInt64) -> Bool {
-        since >= requestsBetween && (disturbed + UInt64(window)) * 1000 <= requests * permille
+        guard permille > 0, since >= requestsBetween else { return false }
+        if disturbed == 0 && requests >= Self.creditFrom * UInt64(window) { return true }
+        return (disturbed + UInt64(window)) * 1000 <= requests * permille
     }
 
     mutating func noteWindow(of length: UInt32) { disturbed += UInt64(length) }

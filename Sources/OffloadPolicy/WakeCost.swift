@@ -8,11 +8,12 @@ import FarMemory
 //
 //     share of requests = allowed * mean / (3rd quartile of woken requests - 1st quartile of undisturbed ones)
 //
-// at most half of them, for the others have to be seen too, and while wake-ups would show in the 95th percentile at most 25 in a
-// thousand, which leaves the other half of the slowest twentieth to whatever else is slow. They do not show when they are hardly slower than
-// the others, or when one request in ten is a cold start anyhow. The start of semi-warm is the percentile that leaves this share, and
-// never later than the one that is set. A percentile of few intervals is a guess, and the longest of 20 is soon exceeded: when more requests
-// have been woken than permitted, it is twice the one that is set until that has evened out.
+// at most half of them, for the others have to be seen too, and while wake-ups would show in the 95th percentile at most 15 in a
+// thousand: with rollbacks (RollbackLaw.swift) half of the slowest twentieth, which leaves the other half to whatever else is slow.
+// They do not show when they are hardly slower than the others, or when one request in ten is a cold start anyhow. The start of
+// semi-warm is the percentile that leaves this share, and never later than the one that is set. A percentile of few intervals is a
+// guess (ReuseIntervals stretches it): when more requests have been woken than permitted, it is twice the one that is set until that
+// has evened out.
 //
 // What a wake-up costs is learned from the first few: until then the delay is at most the prior, as long as asking does not show either.
 // Where nobody reports latencies the percentile that is set stands alone.
@@ -24,7 +25,7 @@ package struct WakeCost: Equatable, Sendable {
     private static let wokenEnough = 3
     private static let others = 5
     /// Of the requests, in thousandths, as long as the 95th percentile would show them.
-    private static let visibleShare: UInt64 = 25
+    private static let visibleShare: UInt64 = 15
     private static let shareMost: UInt64 = 500
     /// Requests from which on it counts how many were woken, and at which the counts are halved.
     private static let countsFrom: UInt32 = 20

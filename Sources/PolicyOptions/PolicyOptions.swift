@@ -45,7 +45,7 @@ package let policyOptions: [Option] = [
         "rollback-interval-max", .duration, default: "10m",
         help: "Longest such pause, reached while examinations find nothing."),
     Option(
-        "rollback-share", .ratio, default: "0.025",
+        "rollback-share", .ratio, default: "0.01",
         help:
             "At most this share of a function's requests find such an examination's window open; 0: never examined again."
     ),

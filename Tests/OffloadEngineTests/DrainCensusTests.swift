@@ -11,19 +11,26 @@ import Testing
 /// Reading a process's page map is what an action costs when it moves nothing.
 @Suite(.enabled(if: Capability.root.isUsable, "\(Capability.root.reason)")) struct DrainCensusTests
 {
-    @Test func aDrainReadsAProcessOnlyWhereSomethingIsMarked() throws {
-        let tree = try TemporaryDirectory()
+    /// A container of one process.
+    private func container(of process: TestProcess, in tree: TemporaryDirectory) throws
+        -> EngineContainer
+    {
         try makeDirectories(tree.file("g"))
-        let process = try TestProcess("/bin/sleep", ["600"])
-        defer { _ = try? process.kill() }
         try replaceFile(tree.file("g/cgroup.procs"), with: "\(process.pid)\n")
         try replaceFile(tree.file("g/memory.current"), with: "1048576\n")
         try replaceFile(tree.file("g/memory.swap.current"), with: "0\n")
         try replaceFile(tree.file("g/memory.stat"), with: "anon 1048576\n")
         let groups = ControlGroups(version: .v2, memoryMount: tree.path, processorMount: nil)
-        let container = EngineContainer(
+        return EngineContainer(
             handle: ContainerHandle(1), name: "c", function: "f", labels: ContainerSettings(),
             group: try groups.open("/g"))
+    }
+
+    @Test func aDrainReadsAProcessOnlyWhereSomethingIsMarked() throws {
+        let tree = try TemporaryDirectory()
+        let process = try TestProcess("/bin/sleep", ["600"])
+        defer { _ = try? process.kill() }
+        let container = try container(of: process, in: tree)
         let mover = PageMover(reclaimer: nil, isDryRun: false)
         func drain() -> UInt64 {
             let before = mover.reader.censuses
@@ -36,5 +43,28 @@ import Testing
         let pages = try target.census(using: mover.reader).present
         container.update(target) { $0.marked = pages.prefix(pages: 1) }
         #expect(drain() > 0, "a marked page may wait to be freed")
+    }
+
+    /// The sizes of segments are measured anew where requests or actions may have changed them, and not in a request's way.
+    @Test func aContainerThatIsLeftAloneIsSeldomMeasured() throws {
+        let tree = try TemporaryDirectory()
+        let process = try TestProcess("/bin/sleep", ["600"])
+        defer { _ = try? process.kill() }
+        let container = try container(of: process, in: tree)
+        let mover = PageMover(reclaimer: nil, isDryRun: false)
+        func take() { container.noteSizes { mover.segments(of: container) } }
+        let now = monotonicNow() + 10_000_000_000
+        #expect(container.censusAge(at: now) == .max, "never measured")
+        take()
+        #expect(container.censusAge(at: now) == 0)
+        #expect(container.censusAge(at: now + 60_000_000_000) > 60_000_000_000)
+        container.noteRequest(begins: true)
+        #expect(container.censusAge(at: now) == 0, "a request runs")
+        container.noteRequest(begins: false)
+        #expect(container.censusAge(at: now) > 9_000_000_000)
+        take()
+        #expect(container.censusAge(at: now) == 0)
+        _ = mover.perform(.drain(grant: .zero), on: container, epoch: container.epoch)
+        #expect(container.censusAge(at: now) > 9_000_000_000)
     }
 }

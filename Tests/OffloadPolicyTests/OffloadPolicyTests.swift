@@ -165,8 +165,8 @@ func actions(_ decisions: [Decision]) -> [String] {
             bench.now += .seconds(3)
         }
         let few = bench.policy.semiWarmDelay(of: "f").delay
-        #expect(few == .seconds(10), "no shorter than the prior")
-        for _ in 0..<11 {
+        #expect(few >= .seconds(30) && few <= .seconds(33), "ten times the longest of nine")
+        for _ in 0..<90 {
             bench.complete(bench.request())
             bench.now += .seconds(3)
         }
@@ -294,6 +294,27 @@ func actions(_ decisions: [Decision]) -> [String] {
             #expect(found >= .seconds(truth))
             #expect(found.nanoseconds <= truth * 1_130_000_000)
         }
+    }
+
+    /// Of n intervals one in n + 1 exceeds the longest: few are stretched, enough are not.
+    @Test(arguments: [
+        (1, 990, 50), (9, 990, 10), (49, 990, 2), (99, 990, 1), (500, 990, 1), (9, 500, 1),
+        (1, 500, 1),
+    ])
+    func fewIntervalsAreStretched(count: Int, permille: UInt64, factor: Int64) throws {
+        var reuse = ReuseIntervals()
+        for _ in 0..<count { reuse.record(.seconds(8)) }
+        let quantile = try #require(reuse.quantile(permille: permille))
+        #expect(
+            reuse.stretched(quantile, permille: permille)
+                == Nanoseconds(quantile.nanoseconds * factor))
+    }
+
+    @Test func theLongestIntervalCanBeStretched() throws {
+        var reuse = ReuseIntervals()
+        reuse.record(Nanoseconds(.max))
+        let quantile = try #require(reuse.quantile(permille: 1000))
+        #expect(reuse.stretched(quantile, permille: 1000) > quantile)
     }
 
     @Test func withoutSamplesThereIsNone() {

@@ -23,16 +23,16 @@ import Testing
 
     @Test func nothingIsKnownFromFewRequests() {
         #expect(!cost(undisturbed: repeated(100, 4), woken: []).isSought, "others come first")
-        let others = cost(undisturbed: repeated(100, 118), woken: [120, 120])
+        let others = cost(undisturbed: repeated(100, 198), woken: [120, 120])
         #expect(others.isSought && others.share(permille: 50) == nil)
         let silent = cost(undisturbed: [], woken: repeated(120, 5))
         #expect(!silent.isSought && silent.share(permille: 50) == nil)
     }
 
     @Test func whatAWakeUpCostsIsAskedOnlyWhereThatDoesNotShow() {
-        #expect(!cost(undisturbed: repeated(100, 39), woken: []).isSought)
-        #expect(cost(undisturbed: repeated(100, 40), woken: []).isSought)
-        #expect(!cost(undisturbed: repeated(100, 60), woken: [300]).isSought)
+        #expect(!cost(undisturbed: repeated(100, 66), woken: []).isSought)
+        #expect(cost(undisturbed: repeated(100, 67), woken: []).isSought)
+        #expect(!cost(undisturbed: repeated(100, 130), woken: [300]).isSought)
         let cold = cost(undisturbed: repeated(100, 5), woken: [], first: repeated(2000, 5))
         #expect(cold.isSought, "every second request is a cold start")
     }
@@ -40,7 +40,7 @@ import Testing
     @Test(
         arguments: [
             // 50 thousandths of 100 ms are 5 ms: every second request may pay 10 ms; but that would show in the 95th percentile,
-            (100, 110, 25),
+            (100, 110, 15),
             // 4 ms would not,
             (100, 104, 500), (100, 100, 500), (100, 90, 500),
             // and with a price of 500 ms one in a hundred is as much as the mean bears.
@@ -58,8 +58,8 @@ import Testing
             undisturbed: repeated(100, 40), woken: repeated(300, 3), first: repeated(2000, 5))
         #expect(hidden.share(permille: 50) == 77)
         let rare = cost(
-            undisturbed: repeated(100, 120), woken: repeated(300, 3), first: repeated(2000, 1))
-        #expect(rare.share(permille: 50) == 25)
+            undisturbed: repeated(100, 200), woken: repeated(300, 3), first: repeated(2000, 1))
+        #expect(rare.share(permille: 50) == 15)
     }
 
     @Test func moreThanPermittedIsPaidBack() {
@@ -121,7 +121,7 @@ import Testing
         return policy.semiWarmDelay(of: policy.containers[id]!)
     }
 
-    private let pauses = [Int64](repeating: 20, count: 40) + [60, 80, 90, 100]
+    private let pauses = [Int64](repeating: 20, count: 210) + [60, 80, 90, 100]
 
     @Test func cheapWakeUpsBringTheStartForward() {
         let cheap = run(pauses, woken: 101)
@@ -143,15 +143,15 @@ import Testing
     }
 
     @Test func untilTheFirstWakeUpsThePriorHolds() {
-        let once = [Int64](repeating: 20, count: 60) + [60]
+        let once = [Int64](repeating: 20, count: 97) + [60]
         let unknown = run(once, woken: 3000) { $0.semiWarmPrior = .seconds(40) }
-        #expect(unknown.delay >= .seconds(60), "one of 61 was woken: two are too many")
-        let asked = run(once + [Int64](repeating: 20, count: 25), woken: 3000) {
+        #expect(unknown.delay >= .seconds(60), "one of 98 was woken: two are too many")
+        let asked = run(once + [Int64](repeating: 20, count: 40), woken: 3000) {
             $0.semiWarmPrior = .seconds(40)
         }
         #expect(asked.delay <= .seconds(40))
         let sought = run(
-            [Int64](repeating: 50, count: 3) + [Int64](repeating: 20, count: 60), woken: 100
+            [Int64](repeating: 50, count: 3) + [Int64](repeating: 20, count: 90), woken: 100
         ) {
             $0.semiWarmPrior = .seconds(55)
         }
