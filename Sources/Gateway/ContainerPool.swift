@@ -147,6 +147,9 @@ final class ContainerPool: Sendable {
         }
     }
 
+    /// Takes requests again.
+    func reopen() { state.withLock { $0.isClosed = false } }
+
     var census: Census {
         state.withLock {
             Census(idle: $0.idle.count, living: $0.living, waiting: $0.waiters.count)

@@ -18,10 +18,12 @@ enum ContainerFailure: Error, Equatable {
 /// One container that runs, with the connection to its agent.
 final class FunctionContainer: @unchecked Sendable {
     // SAFETY of @unchecked: whoever took the container from the pool is its only user until it gives it back, and the pool's
-    // mutex orders one holder's writes before the next one's reads. `id`, `function` and `process` never change.
+    // mutex orders one holder's writes before the next one's reads. `id`, `manifest` and `process` never change.
 
     let id: String
-    let function: String
+    /// What it was started by.
+    let manifest: FunctionManifest
+    var function: String { manifest.name }
     let controlGroup: String
     private let process: ProcessHandle
     private let client: HTTPClient
@@ -36,7 +38,7 @@ final class FunctionContainer: @unchecked Sendable {
 
     init(_ spec: ContainerSpec, _ started: StartedContainer) throws(SystemError) {
         id = spec.id
-        function = spec.manifest.name
+        manifest = spec.manifest
         controlGroup = spec.controlGroup
         process = try ProcessHandle(pid: started.pid)
         client = HTTPClient(

@@ -28,11 +28,10 @@ extension FunctionGateway {
     package func status() -> JSONValue {
         let now = monotonicNow()
         let entries = registry.withLock { Array($0.values) }.sorted { $0.id < $1.id }
-        let functions = services.values.sorted { $0.manifest.name < $1.manifest.name }
         return [
             "schema": 1,
             "keep_alive_ms": JSONValue(settings.limits.keepAlive.milliseconds),
-            "functions": .array(functions.map(functionStatus)),
+            "functions": .array(servedFunctions.map(functionStatus)),
             "containers": .array(entries.map { $0.json(at: now) }),
         ]
     }
@@ -40,7 +39,7 @@ extension FunctionGateway {
     private func functionStatus(_ service: FunctionService) -> JSONValue {
         let census = service.pool.census
         return [
-            "name": JSONValue(service.manifest.name), "containers": JSONValue(census.living),
+            "name": JSONValue(service.name), "containers": JSONValue(census.living),
             "idle": JSONValue(census.idle), "waiting": JSONValue(census.waiting),
             "requests": JSONValue(service.requests.value),
             "failures": JSONValue(service.failures.value),
@@ -51,18 +50,17 @@ extension FunctionGateway {
     }
 
     func registerGauges() {
-        let services = services.values.sorted { $0.manifest.name < $1.manifest.name }
-        metrics.collectGauge("farmem_gateway_containers", help: "Containers now.") {
-            services.map {
-                .init(["function": $0.manifest.name], Double($0.pool.census.living))
-            }
-        }
-        metrics.collectGauge("farmem_gateway_idle_containers", help: "Idle containers now.") {
-            services.map { .init(["function": $0.manifest.name], Double($0.pool.census.idle)) }
-        }
-        metrics.collectGauge("farmem_gateway_waiting_requests", help: "Requests in the queue.") {
-            services.map {
-                .init(["function": $0.manifest.name], Double($0.pool.census.waiting))
+        gauge("farmem_gateway_containers", "Containers now.", \.living)
+        gauge("farmem_gateway_idle_containers", "Idle containers now.", \.idle)
+        gauge("farmem_gateway_waiting_requests", "Requests in the queue.", \.waiting)
+    }
+
+    private func gauge(
+        _ name: String, _ help: String, _ part: @escaping @Sendable (ContainerPool.Census) -> Int
+    ) {
+        metrics.collectGauge(name, help: help) { [weak self] in
+            (self?.servedFunctions ?? []).map {
+                .init(["function": $0.name], Double(part($0.pool.census)))
             }
         }
     }

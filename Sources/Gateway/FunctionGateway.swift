@@ -20,7 +20,8 @@ package final class FunctionGateway: Sendable {
     }
 
     let settings: Settings
-    let services: [String: FunctionService]
+    /// Those that are not served any more too.
+    private let services = Mutex<[String: FunctionService]>([:])
     let registry = Mutex<[String: ContainerEntry]>([:])
     let metrics = MetricRegistry()
     private let runtime: any ContainerRuntime
@@ -37,13 +38,8 @@ package final class FunctionGateway: Sendable {
         self.settings = settings
         self.runtime = runtime
         self.logger = logger
-        var services: [String: FunctionService] = [:]
-        for manifest in manifests {
-            services[manifest.name] = FunctionService(
-                manifest, limits: settings.limits, metrics: metrics)
-        }
-        self.services = services
         caretaker = try Caretaker()
+        for manifest in manifests { add(manifest) }
         for id in runtime.leftovers() {
             logger.warn("leftover_removed", ["container": id])
             do throws(RuntimeError) { try runtime.remove(id) } catch {
@@ -68,10 +64,26 @@ package final class FunctionGateway: Sendable {
         try caretaker.start { [self] in attend($0) }
     }
 
+    // MARK: functions
+
+    func service(_ name: String) -> FunctionService? { services.withLock { $0[name] } }
+
+    private var allServices: [FunctionService] { services.withLock { Array($0.values) } }
+
+    /// Sorted by name.
+    var servedFunctions: [FunctionService] {
+        allServices.filter(\.isServed).sorted { $0.name < $1.name }
+    }
+
+    func add(_ manifest: FunctionManifest) {
+        let service = FunctionService(manifest, limits: settings.limits, metrics: metrics)
+        services.withLock { $0[manifest.name] = service }
+    }
+
     /// Ends everything: waiting requests are refused, containers removed. Call after the HTTP server has stopped. Idempotent.
     package func stop() {
         var idle: [FunctionContainer] = []
-        for service in services.values { idle += service.pool.close() }
+        for service in allServices { idle += service.pool.close() }
         for container in idle { retire(container) }
         caretaker.stop()
         // Whatever is still registered: a request gave it up after the caretaker had gone.
@@ -85,7 +97,7 @@ package final class FunctionGateway: Sendable {
 
     /// Runs one request of a function.
     package func invoke(_ function: String, body: [UInt8]) -> HTTPResponse {
-        guard let service = services[function] else {
+        guard let service = service(function), service.isServed else {
             return .error(404, "no function \(function)")
         }
         let began = monotonicNow()
@@ -108,12 +120,12 @@ package final class FunctionGateway: Sendable {
                 case .container(let container): grant = .container(container)
                 case .start: grant = .start
                 case .closed: grant = .closed
-                case .full: return refuse(service, "the queue of \(service.manifest.name) is full")
+                case .full: return refuse(service, "the queue of \(service.name) is full")
                 case .wait(let waiter):
                     let left = Nanoseconds(deadline - monotonicNow())
                     guard let got = try waiter.wait(left) ?? service.pool.withdraw(waiter) else {
                         return refuse(
-                            service, "no container of \(service.manifest.name) became free")
+                            service, "no container of \(service.name) became free")
                     }
                     grant = got
                 }
@@ -121,6 +133,8 @@ package final class FunctionGateway: Sendable {
                 return .error(500, error.description)
             }
             switch grant {
+            case .closed where !service.isServed:
+                return .error(404, "no function \(service.name)")
             case .closed: return .error(503, "the gateway is shutting down")
             case .start: return serveCold(service, body: body)
             case .container(let container) where container.hasEnded: retire(container)
@@ -128,7 +142,7 @@ package final class FunctionGateway: Sendable {
                 return run(container, of: service, body: body, isCold: false)
             }
         }
-        return .error(502, "the containers of \(service.manifest.name) keep ending")
+        return .error(502, "the containers of \(service.name) keep ending")
     }
 
     private func refuse(_ service: FunctionService, _ reason: String) -> HTTPResponse {
@@ -146,7 +160,7 @@ package final class FunctionGateway: Sendable {
         } catch {
             service.failures.add()
             logger.warn(
-                "start_failed", ["function": service.manifest.name, "reason": error.message])
+                "start_failed", ["function": service.name, "reason": error.message])
             return failure(error)
         }
     }
@@ -210,7 +224,8 @@ package final class FunctionGateway: Sendable {
             let now = monotonicNow()
             mark(container.id, .idle, requests: container.requests)
             post(.requestEnd, container, latency: Nanoseconds(now - began))
-            if !service.pool.release(container, at: now) { retire(container) }
+            let isCurrent = container.manifest == service.manifest
+            if !isCurrent || !service.pool.release(container, at: now) { retire(container) }
         } catch {
             service.failures.add()
             logger.warn("request_failed", ["container": container.id, "reason": error.message])
@@ -225,7 +240,7 @@ package final class FunctionGateway: Sendable {
     // MARK: removal
 
     /// Gives a container to the caretaker. Its place is free when it is gone.
-    private func retire(_ container: FunctionContainer) {
+    func retire(_ container: FunctionContainer) {
         mark(container.id, .stopping)
         caretaker.remove(container.id)
     }
@@ -234,7 +249,7 @@ package final class FunctionGateway: Sendable {
     private func attend(_ given: [String]) {
         let now = monotonicNow()
         var ids = given
-        for service in services.values {
+        for service in allServices {
             let expired = service.pool.takeExpired(keepAlive: settings.limits.keepAlive, at: now)
             for container in expired {
                 mark(container.id, .stopping)
@@ -255,7 +270,7 @@ package final class FunctionGateway: Sendable {
             logger.error("remove_failed", ["container": id, "reason": error.description])
         }
         registry.withLock { _ = $0.removeValue(forKey: id) }
-        services[entry.function]?.pool.forget()
+        service(entry.function)?.pool.forget()
         logger.debug("container_removed", ["container": id])
     }
 

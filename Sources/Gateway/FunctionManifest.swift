@@ -58,7 +58,13 @@ extension FunctionManifest {
         }
         var manifests: [FunctionManifest] = []
         for name in names where fileExists("\(directory)/\(name)/manifest.json") {
-            manifests.append(try load(directory: "\(directory)/\(name)"))
+            let manifest = try load(directory: "\(directory)/\(name)")
+            if let other = manifests.first(where: { $0.name == manifest.name }) {
+                throw ManifestError(
+                    "\(directory)/\(name)/manifest.json",
+                    "\"name\": \(manifest.name) is the function in \(other.directory) already")
+            }
+            manifests.append(manifest)
         }
         guard !manifests.isEmpty else {
             throw ManifestError(directory, "holds no function; give a directory of functions")

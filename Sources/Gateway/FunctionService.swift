@@ -7,7 +7,8 @@ import Telemetry
 
 /// One function: its pool, its counts.
 final class FunctionService: Sendable {
-    let manifest: FunctionManifest
+    let name: String
+    private let state: Mutex<(manifest: FunctionManifest, isServed: Bool)>
     let pool: ContainerPool
     let requests: Counter
     let failures: Counter
@@ -17,10 +18,10 @@ final class FunctionService: Sendable {
     let latencies: Histogram
 
     init(_ manifest: FunctionManifest, limits: GatewayLimits, metrics: MetricRegistry) {
-        self.manifest = manifest
+        name = manifest.name
+        state = Mutex((manifest, true))
         pool = ContainerPool(
             containersMax: limits.containersPerFunction, waitersMax: limits.waitersPerFunction)
-        let name = manifest.name
         requests = metrics.counter(
             "farmem_gateway_requests_total", help: "Requests that reached a container.",
             labels: ["function": name])
@@ -41,6 +42,15 @@ final class FunctionService: Sendable {
         latencies = metrics.latencies(
             "farmem_gateway_request_seconds", help: "Time from arrival to answer.",
             labels: ["function": name])
+    }
+
+    /// What containers are started by.
+    var manifest: FunctionManifest { state.withLock { $0.manifest } }
+    /// Whether there still is such a function.
+    var isServed: Bool { state.withLock { $0.isServed } }
+
+    func set(_ manifest: FunctionManifest, isServed: Bool) {
+        state.withLock { $0 = (manifest, isServed) }
     }
 }
 

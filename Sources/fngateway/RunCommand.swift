@@ -10,7 +10,8 @@ let runCommand = Command(
     name: "run", summary: "serve functions until told to stop",
     discussion: """
         Each function is a directory with a manifest.json below --functions; the in-container agent is in the \
-        directory agent beside them. Needs root and runc.
+        directory agent beside them. SIGHUP reads the manifests again: functions come, change and go, requests that run are \
+        not cut short. Needs root and runc.
         """,
     options: [
         Option(
@@ -51,7 +52,7 @@ let runCommand = Command(
 
 private func run(_ invocation: Invocation) throws -> ExitStatus {
     ignoreBrokenPipes()
-    let signals = try SignalEvents([SIGTERM, SIGINT])
+    let signals = try SignalEvents([SIGTERM, SIGINT, SIGHUP])
     guard runsAsRoot() else {
         throw CommandFailure(.permission, "runc needs root; run with sudo")
     }
@@ -81,8 +82,12 @@ private func run(_ invocation: Invocation) throws -> ExitStatus {
     logger.info("gateway_ready", ["listen": server.endpoint])
     let readiness = invocation.readiness()
     readiness.announceReady()
-    while signals.next() == nil {
-        _ = try waitReady(signals.descriptor.rawValue, .readable, timeout: -1)
+    waiting: while true {
+        switch signals.next() {
+        case nil: _ = try waitReady(signals.descriptor.rawValue, .readable, timeout: -1)
+        case SIGHUP?: reload(gateway, functions, logger)
+        case .some: break waiting
+        }
     }
     readiness.announceStopping()
     logger.info("gateway_stopping")
@@ -92,6 +97,23 @@ private func run(_ invocation: Invocation) throws -> ExitStatus {
     _ = unsafe rmdir(state)
     _ = consume lock
     return .done
+}
+
+/// Reads the manifests again. An error in one of them changes nothing.
+private func reload(_ gateway: FunctionGateway, _ functions: String, _ logger: Logger) {
+    do throws(ManifestError) {
+        let manifests = try FunctionManifest.loadAll(below: functions)
+        let changes = gateway.reload(manifests)
+        logger.info(
+            "reloaded",
+            [
+                "functions": manifests.count, "added": changes.added.joined(separator: " "),
+                "changed": changes.changed.joined(separator: " "),
+                "removed": changes.removed.joined(separator: " "),
+            ])
+    } catch {
+        logger.error("reload_failed", ["error": error.description])
+    }
 }
 
 private func makeGateway(

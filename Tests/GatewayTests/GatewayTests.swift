@@ -61,6 +61,20 @@ import Testing
             try FunctionManifest.loadAll(below: directory.path)
         }
     }
+
+    @Test func refusesTwoFunctionsOfOneName() throws {
+        for name in ["a", "b"] {
+            try makeDirectories(directory.file(name))
+            try replaceFile(directory.file("\(name)/function.py"), with: "")
+            try replaceFile(directory.file("\(name)/manifest.json"), with: valid)
+        }
+        let error = #expect(throws: ManifestError.self) {
+            try FunctionManifest.loadAll(below: directory.path)
+        }
+        let text = try #require(error).description
+        #expect(text.hasPrefix(directory.file("b/manifest.json")))
+        #expect(text.contains("is the function in \(directory.file("a")) already"))
+    }
 }
 
 @Suite struct RuncConfigurationTests {

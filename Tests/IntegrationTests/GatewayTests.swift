@@ -63,11 +63,19 @@ struct GatewayTests {
     private func makeMisbehavingFunction(_ more: String = "") throws -> String {
         let base = directory.file("functions")
         try makeDirectories("\(base)/agent")
-        try makeDirectories("\(base)/odd")
         try replaceFile(
             "\(base)/agent/agent.py", with: try readSmallText("\(Self.functions)/agent/agent.py"))
+        for path in [directory.path, base, "\(base)/agent"] {
+            #expect(unsafe chmod(path, 0o755) == 0)
+        }
+        try makeFunction("odd", below: base, more)
+        return base
+    }
+
+    private func makeFunction(_ name: String, below base: String, _ more: String = "") throws {
+        try makeDirectories("\(base)/\(name)")
         try replaceFile(
-            "\(base)/odd/function.py",
+            "\(base)/\(name)/function.py",
             with: """
                 import os, time
                 def handler(ctx):
@@ -83,17 +91,20 @@ struct GatewayTests {
                     return {"count": ctx.request_count}
 
                 """)
+        try writeManifest(name, below: base, more)
+        // The container's user reads them.
+        #expect(unsafe chmod("\(base)/\(name)", 0o755) == 0)
+    }
+
+    private func writeManifest(
+        _ name: String, below base: String, memory: Int = 128, _ more: String = ""
+    ) throws {
         try replaceFile(
-            "\(base)/odd/manifest.json",
+            "\(base)/\(name)/manifest.json",
             with: """
-                {"name": "odd", "entry": "function.py", "memory_mib": 128, "cpu_millis": 500,\(more)
+                {"name": "\(name)", "entry": "function.py", "memory_mib": \(memory), "cpu_millis": 500,\(more)
                  "init_timeout_ms": 20000, "run_timeout_ms": 2000}
                 """)
-        // The container's user reads them.
-        for path in [directory.path, base, "\(base)/agent", "\(base)/odd"] {
-            #expect(unsafe chmod(path, 0o755) == 0)
-        }
-        return base
     }
 
     @Test(.timeLimit(.minutes(2))) func everyFunctionAnswersTheSameToTheSameRequest() throws {
@@ -192,6 +203,71 @@ struct GatewayTests {
         #expect(next.status == 200)
         #expect(next.header("X-Farmem-Cold") == "1")
         try expectCleanEnd(process)
+    }
+
+    @Test(.timeLimit(.minutes(2))) func manifestsAreReadAgain() throws {
+        let base = try makeMisbehavingFunction()
+        let (process, client) = try start(functions: base)
+        func reload(_ word: String = "event=reloaded ") throws {
+            func said() -> Int {
+                process.standardError.split(separator: "\n").count { $0.contains(word) }
+            }
+            let before = said()
+            try process.signal(SIGHUP)
+            #expect(waits { said() > before }, "\(word): \(process.standardError)")
+        }
+        func isCold(_ function: String) throws -> Bool {
+            let answer = try call(client, function, "{}")
+            #expect(answer.status == 200, "\(answer.text)")
+            return answer.header("X-Farmem-Cold") == "1"
+        }
+        #expect(try isCold("odd"))
+
+        let statuses = Statuses()
+        let endpoint = client.target
+        let busy = try WorkerThread("caller") {
+            let response = try? HTTPClient(target: endpoint).request(
+                "POST", "/function/odd", body: Array(#"{"do": "sleep"}"#.utf8),
+                timeout: .seconds(30))
+            statuses.add(response?.status ?? 0)
+        }
+        #expect(waits { (try? containers(client).first?["state"]?.string) == "busy" })
+        try writeManifest("odd", below: base, memory: 96)
+        try reload()
+        busy.join()
+        #expect(statuses.all == [200], "a request that runs is not cut short")
+        #expect(try isCold("odd"), "its container was of the manifest before")
+        #expect(try !isCold("odd"))
+
+        try replaceFile("\(base)/odd/manifest.json", with: "{}")
+        try reload("event=reload_failed")
+        #expect(try !isCold("odd"), "an error changes nothing")
+
+        try writeManifest("odd", below: base, memory: 96)
+        try makeFunction("even", below: base)
+        try reload()
+        #expect(try isCold("even"))
+        #expect(try !isCold("odd"), "its manifest is what it was")
+
+        #expect(unsafe unlink("\(base)/even/manifest.json") == 0)
+        try reload()
+        #expect(try call(client, "even", "{}").status == 404)
+        #expect(waits { (try? containers(client).count) == 1 }, "even's container goes")
+        try writeManifest("even", below: base)
+        try reload()
+        #expect(try isCold("even"))
+        let metrics = try client.request("GET", "/metrics", timeout: .seconds(5)).text
+        #expect(metrics.contains(#"farmem_gateway_requests_total{function="even"} 2"#))
+        try expectCleanEnd(process)
+    }
+
+    private func waits(_ isTrue: () -> Bool) -> Bool {
+        let deadline = monotonicNow() + 20_000_000_000
+        while !isTrue() {
+            if monotonicNow() > deadline { return false }
+            sleepNanoseconds(20_000_000)
+        }
+        return true
     }
 
     @Test(.timeLimit(.minutes(2))) func idleContainersAreRecycled() throws {
