@@ -106,6 +106,16 @@ package struct PageRuns: Equatable, Sendable {
         return result
     }
 
+    /// The pages from `page` on.
+    package func suffix(from page: UInt64) -> PageRuns {
+        var result = PageRuns()
+        for run in runs where run.end > page {
+            let first = max(run.first, page)
+            result.append(first: first, count: run.end - first)
+        }
+        return result
+    }
+
     /// Calls `body` with consecutive pieces of at most `limit` pages, as one pass over far memory
     /// is cut so that a request can stop it; stops when `body` answers false.
     package func forEachPiece(pages limit: UInt64, _ body: (PageRuns) -> Bool) {

@@ -62,6 +62,8 @@ final class EngineContainer: Sendable {
         /// A drain has begun since the last recall.
         var wasDrained = false
         var generations = GenerationMarks()
+        /// Where the last examination of a part ended: the process's id, and the page behind it.
+        var examined = (pid: Int32(0), page: UInt64(0))
         /// Monotonic time of the last entry in the ledger.
         var ledgerAt: Int64?
         /// As of the last census, and how far `changes` was then.

@@ -74,19 +74,42 @@ final class PageMover: PageEngine {
     private func examine(
         _ scope: PageScope, _ grant: ByteCount, _ pass: Pass, _ report: inout ActionReport
     ) {
+        if scope == .all { return examineOn(grant, pass, &report) }
         var left = grant.pages.pages
         for process in pass.container.processes() where left > 0 {
             guard let census = try? process.census(using: reader) else { continue }
             let known = pass.container.pages(of: process)
-            let wanted: PageRuns
-            switch scope {
-            case .runtime: wanted = census.present.intersection(known.runtime)
-            case .initialization:
-                wanted = census.present.intersection(known.initialization.union(known.runtime))
-            case .all: wanted = census.present
-            }
+            let segment =
+                scope == .runtime ? known.runtime : known.initialization.union(known.runtime)
+            let wanted = census.present.intersection(segment)
             let done = pageOut(wanted.prefix(pages: left), of: process, pass, &report)
             left -= min(left, done)
+        }
+    }
+
+    /// Examines so much of all pages, from where the last examination ended, and around.
+    private func examineOn(_ grant: ByteCount, _ pass: Pass, _ report: inout ActionReport) {
+        let container = pass.container
+        let processes = container.processes()
+        guard !processes.isEmpty else { return }
+        let last = container.state.withLock { $0.examined }
+        let start = processes.firstIndex { $0.identity.pid >= last.pid } ?? 0
+        let isAmid = processes[start].identity.pid == last.pid
+        var left = grant.pages.pages
+        // Where it starts amid a process, that one comes a second time, with what lies before.
+        for step in 0..<(processes.count + (isAmid ? 1 : 0)) where left > 0 && !report.wasHalted {
+            let process = processes[(start + step) % processes.count]
+            guard let present = try? process.census(using: reader).present else { continue }
+            var wanted = present
+            if isAmid && step == 0 { wanted = present.suffix(from: last.page) }
+            if step == processes.count {
+                wanted = present.subtracting(wanted.suffix(from: last.page))
+            }
+            let part = wanted.prefix(pages: left)
+            guard let end = part.runs.last?.end else { continue }
+            left -= min(left, pageOut(part, of: process, pass, &report))
+            if report.wasHalted { return }
+            container.state.withLock { $0.examined = (process.identity.pid, end) }
         }
     }
 

@@ -32,6 +32,8 @@ package struct ContainerRecord: Equatable, Sendable {
     /// Requests left until the open window closes; nil without one.
     var windowLeft: UInt32?
     var windowScope = PageScope.initialization
+    /// It is over a part that a request hardly notices.
+    var windowIsSlice = false
     /// A release that a request halted, to be repeated.
     var unfinishedRelease: PageScope?
     /// Such a repetition is under way.
@@ -142,6 +144,11 @@ package struct FunctionRecord: Equatable, Sendable {
         guard latencies.isWorse(than: wakeCost.undisturbed, by: limit) else { return false }
         latencies.forgetRecent()
         return true
+    }
+
+    /// What may be examined at once without lengthening a request by more than so many thousandths; nil while that is not known.
+    func slice(permille: UInt64) -> ByteCount? {
+        permille > 0 ? wakeCost.pages(costing: permille).map { ByteCount(pages: $0) } : nil
     }
 
     private mutating func learnWakes(_ function: String, _ settings: PolicySettings) {

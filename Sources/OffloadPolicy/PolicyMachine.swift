@@ -190,7 +190,8 @@ package struct PolicyMachine: Sendable {
         }
         let hasPaused = container.idleSince.map { now - $0 >= settings.recallAfter } ?? false
         let mayHaveLeft =
-            container.unfinishedRelease != nil || (container.windowLeft != nil && hasPaused)
+            container.unfinishedRelease != nil
+            || (container.windowLeft != nil && hasPaused && !container.windowIsSlice)
         if settings.prefetch != .off && (wasDrained || mayHaveLeft) {
             // The recall reads far memory on purpose: watching for refaults ends here.
             endWatch(&container)
@@ -283,13 +284,17 @@ package struct PolicyMachine: Sendable {
             return
         }
         let rule = scope == .all ? Rule.rollback : .initPucket
-        guard examine(scope, rule, reason, &container, at: now, into: &output) else { return }
+        let slice = scope == .all ? self.slice(of: container) : nil
+        guard examine(scope, atMost: slice, rule, reason, &container, at: now, into: &output) else {
+            return
+        }
         container.windowLength = window(container)
         container.windowLeft = container.windowLength
         container.windowScope = scope
+        container.windowIsSlice = slice != nil
         container.examinedAt = now
         container.requestsSinceExamined = 0
-        if scope == .all {
+        if scope == .all && slice == nil {
             functions.records[container.functionPlace].rollback.noteWindow(
                 of: container.windowLength)
         }
@@ -298,16 +303,19 @@ package struct PolicyMachine: Sendable {
     /// Takes what the container holds out of the budget, or an equal share while others want it too; the ticks bring the
     /// rest (IdleLaw.swift). False when nothing is left of it.
     private mutating func examine(
-        _ scope: PageScope, _ rule: Rule, _ reason: String, _ container: inout ContainerRecord,
+        _ scope: PageScope, atMost slice: ByteCount? = nil, _ rule: Rule, _ reason: String,
+        _ container: inout ContainerRecord,
         at now: Nanoseconds, into output: inout Output
     ) -> Bool {
-        let wanted = max(container.measure?.anonymous ?? settings.burst, .mib(1))
+        let all = max(container.measure?.anonymous ?? settings.burst, .mib(1))
+        let wanted = min(all, slice ?? all)
         let grant = budget.take(upTo: min(wanted, equalShare(at: now)), at: now)
         guard grant > .zero else {
             container.lastRule = .budget
             return false
         }
-        container.examineOwed = scope == .runtime ? 0 : (wanted - grant).bytes
+        container.examineOwed =
+            scope == .runtime || slice != nil ? 0 : (wanted - grant).bytes
         output.addPageAction(.examine(scope, grant: grant), rule, reason, &container)
         return true
     }
@@ -425,6 +433,9 @@ package struct PolicyMachine: Sendable {
 }
 
 extension PolicySettings {
+    /// Few intervals are stretched to so many priors at most.
+    private static let stretchPriors: Int64 = 4
+
     /// How long a container of the function must be idle to be drained, given its reuses.
     func semiWarmWait(
         of function: String, _ reuse: ReuseIntervals, _ wakes: WakeShare = WakeShare()
@@ -433,7 +444,11 @@ extension PolicySettings {
         guard reuse.samples >= reuseSamplesMinimum,
             let quantile = reuse.quantile(permille: reuseShare(wakes))
         else { return max(semiWarmPrior, semiWarmMinimum) }
-        let stretched = reuse.stretched(quantile, permille: reuseShare(wakes))
+        // What was idle for so long is not one of the busy ones, whose few requests would otherwise show what is not known yet.
+        let patience = Nanoseconds(
+            min(semiWarmPrior.nanoseconds, .max / Self.stretchPriors) * Self.stretchPriors)
+        let stretched = max(
+            quantile, min(reuse.stretched(quantile, permille: reuseShare(wakes)), patience))
         let known = reuse.samples < reuseSamplesEnough ? max(stretched, semiWarmPrior) : stretched
         let wait =
             wakes.isSought

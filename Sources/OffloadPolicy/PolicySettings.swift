@@ -41,6 +41,8 @@ package struct PolicySettings: Equatable, Sendable {
     package var rollbackIntervalMaximum = Nanoseconds.seconds(600)
     /// How many thousandths of a function's requests may find the window of such an examination.
     package var rollbackPermille: UInt64 = 10
+    /// By how many thousandths an examination of a part may lengthen the request that finds it. 0: always all at once.
+    package var rollbackSlicePermille: UInt64 = 20
 
     /// Which share of reuse intervals a container must outlast to be drained, in thousandths.
     package var reusePermille: UInt64 = 990

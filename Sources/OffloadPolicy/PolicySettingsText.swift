@@ -177,6 +177,7 @@ private let recordFields: [RecordField] = [
     time("rollback-interval", \.rollbackInterval),
     time("rollback-interval-max", \.rollbackIntervalMaximum),
     number("rollback-permille", \.rollbackPermille),
+    number("rollback-slice-permille", \.rollbackSlicePermille),
     number("reuse-permille", \.reusePermille), number("wake-permille", \.wakePermille),
     time("semi-warm-prior", \.semiWarmPrior),
     number("reuse-samples", \.reuseSamplesMinimum),

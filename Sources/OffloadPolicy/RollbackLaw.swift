@@ -10,6 +10,11 @@ import FarMemory
 //   after the first, which comes on credit when there were 20 times as many requests as its window is long. It finds most: what a function
 //   needs for its first requests alone is hot until then.
 //
+//
+// Where the function's latencies are known, a container is examined in parts instead, each so small that a request that faults all of it back
+// is hardly longer for it (`rollbackSlicePermille`): that does not show, so the share is none of its business. Each part goes on where the
+// last one ended; what pays is judged by the part.
+//
 // Requests of all containers of a function count together. Both counts are halved now and then: what was long ago pays for little.
 
 /// When the containers of one function may be examined again.
@@ -37,10 +42,13 @@ package struct RollbackLaw: Equatable, Sendable {
 
     /// Whether a window of so many requests stays within the share, for a container that served `since` requests after its last examination.
     func allows(window: UInt32, after since: UInt64, permille: UInt64) -> Bool {
-        guard permille > 0, since >= requestsBetween else { return false }
+        guard permille > 0, isDue(after: since) else { return false }
         if disturbed == 0 && requests >= Self.creditFrom * UInt64(window) { return true }
         return (disturbed + UInt64(window)) * 1000 <= requests * permille
     }
+
+    /// Whether one that does not show may come.
+    func isDue(after since: UInt64) -> Bool { since >= requestsBetween }
 
     mutating func noteWindow(of length: UInt32) { disturbed += UInt64(length) }
 
@@ -61,9 +69,21 @@ extension PolicyMachine {
         // FaaSMem's own law asks for the interval alone, and when a window closes.
         guard settings.windowLaw == .spaced else { return true }
         guard now - last >= container.rollbackInterval else { return false }
-        return functions.records[container.functionPlace].rollback.allows(
+        let law = functions.records[container.functionPlace].rollback
+        if slice(of: container) != nil {
+            return settings.rollbackPermille > 0
+                && law.isDue(after: container.requestsSinceExamined)
+        }
+        return law.allows(
             window: window(container), after: container.requestsSinceExamined,
             permille: settings.rollbackPermille)
+    }
+
+    /// How much of a container may be examined at once, so that it does not show; nil: all, and it may.
+    func slice(of container: ContainerRecord) -> ByteCount? {
+        guard settings.windowLaw == .spaced else { return nil }
+        return functions.records[container.functionPlace].slice(
+            permille: settings.rollbackSlicePermille)
     }
 
     /// Learns from a closed window of everything how often to look again.

@@ -24,6 +24,9 @@ import FarMemory
 package struct WakeCost: Equatable, Sendable {
     private static let wokenEnough = 3
     private static let others = 5
+    /// A minor fault on a page in the swap cache, and the least that is worth an examination.
+    private static let faultNanoseconds: UInt64 = 2000
+    private static let sliceLeast: UInt64 = 64
     /// Of the requests, in thousandths, as long as the 95th percentile would show them.
     private static let visibleShare: UInt64 = 15
     private static let shareMost: UInt64 = 500
@@ -58,6 +61,13 @@ package struct WakeCost: Equatable, Sendable {
         }
         notes &+= 1
         return kind == .woken || notes % 16 == 0
+    }
+
+    /// Pages whose faults, all of them taken in one request, lengthen it by so many thousandths; nil while too little is known.
+    func pages(costing permille: UInt64) -> PageCount? {
+        guard undisturbed.count >= Self.others else { return nil }
+        let time = scaled(UInt64(undisturbed.percentile(50)), permille * 1000, over: 1000)
+        return PageCount(max(Self.sliceLeast, time / Self.faultNanoseconds))
     }
 
     /// Others than woken requests are known, and too few woken ones; one more would not show.

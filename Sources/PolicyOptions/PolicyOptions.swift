@@ -50,6 +50,11 @@ package let policyOptions: [Option] = [
             "At most this share of a function's requests find such an examination's window open; 0: never examined again."
     ),
     Option(
+        "rollback-cost", .ratio, default: "0.02",
+        help:
+            "Examine a part of a busy container at a time that lengthens a request by at most this share; 0: all at once."
+    ),
+    Option(
         "semi-warm-delay", .duration, default: "0s",
         help: "A container is drained when idle for this long; 0s learns it per function."),
     Option(
@@ -147,6 +152,9 @@ package func policySettings(
     given("rollback-interval", duration) { policy.rollbackInterval = $0 }
     given("rollback-interval-max", duration) { policy.rollbackIntervalMaximum = $0 }
     given("rollback-share", invocation.ratio) { policy.rollbackPermille = share($0, of: 1000) }
+    given("rollback-cost", invocation.ratio) {
+        policy.rollbackSlicePermille = share($0, of: 1000)
+    }
     policy.rollbackIntervalMaximum = max(policy.rollbackIntervalMaximum, policy.rollbackInterval)
     given("semi-warm-delay", duration) { policy.semiWarmDelay = $0 == .zero ? nil : $0 }
     given("reuse-percentile", invocation.ratio) { policy.reusePermille = share($0, of: 1000) }

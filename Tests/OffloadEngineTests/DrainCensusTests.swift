@@ -67,4 +67,32 @@ import Testing
         _ = mover.perform(.drain(grant: .zero), on: container, epoch: container.epoch)
         #expect(container.censusAge(at: now) > 9_000_000_000)
     }
+
+    /// An examination of a part goes on where the last one ended, and around.
+    @Test func partsFollowOneAnother() throws {
+        let tree = try TemporaryDirectory()
+        let process = try TestProcess("/bin/sleep", ["600"])
+        defer { _ = try? process.kill() }
+        let container = try container(of: process, in: tree)
+        let mover = PageMover(reclaimer: nil, isDryRun: false)
+        let target = try #require(container.processes().first)
+        let all = try target.census(using: mover.reader).present
+        let part = all.pages / 3
+        try #require(part > 4)
+        func examine() -> PageRuns {
+            // With swap the last part has left.
+            _ = target.touch(all)
+            container.update(target) { $0.marked = PageRuns() }
+            _ = mover.perform(
+                .examine(.all, grant: ByteCount(pages: PageCount(part))), on: container,
+                epoch: container.epoch)
+            return container.pages(of: target).marked
+        }
+        let (first, second, third) = (examine(), examine(), examine())
+        #expect(first.pages == part && second.pages == part)
+        #expect(first.intersection(second).isEmpty && second.intersection(third).isEmpty)
+        let fourth = examine()
+        #expect(fourth.intersection(first).isEmpty == false, "around")
+        #expect(all.subtracting(first.union(second).union(third).union(fourth)).pages <= part / 2)
+    }
 }

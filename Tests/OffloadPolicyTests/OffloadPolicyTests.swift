@@ -63,10 +63,13 @@ struct Bench {
         complete(send(.initDone(recycledAt: recycledAfter.map { now + $0 })))
     }
 
-    mutating func request(recycledAfter: Nanoseconds? = nil) -> [Decision] {
+    mutating func request(
+        recycledAfter: Nanoseconds? = nil, latency: Nanoseconds? = nil
+    ) -> [Decision] {
         let begin = send(.requestStarted)
         now += .milliseconds(50)
-        return begin + send(.requestEnded(recycledAt: recycledAfter.map { now + $0 }))
+        return begin
+            + send(.requestEnded(recycledAt: recycledAfter.map { now + $0 }, latency: latency))
     }
 }
 
@@ -172,6 +175,19 @@ func actions(_ decisions: [Decision]) -> [String] {
         }
         let delay = bench.policy.semiWarmDelay(of: "f").delay
         #expect(delay >= .seconds(3) && delay <= .milliseconds(3300))
+    }
+
+    @Test(arguments: [(10, 31, 33), (5, 20, 20), (1 << 33, 1 << 33, 1 << 33)])
+    func fewReusesAreStretchedToFourPriorsAtMost(prior: Int64, least: Int64, most: Int64) {
+        var bench = Bench { $0.semiWarmPrior = .seconds(prior) }
+        bench.launch()
+        for _ in 0..<10 {
+            bench.complete(bench.request())
+            bench.now += .seconds(3)
+        }
+        let wait = bench.policy.semiWarmDelay(of: "f").delay
+        let longest = Nanoseconds.seconds(3_155_760_000)
+        #expect(wait >= min(.seconds(least), longest) && wait <= min(.seconds(most), longest))
     }
 
     @Test func drainStopsAtTheFloor() {

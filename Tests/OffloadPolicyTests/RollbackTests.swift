@@ -109,6 +109,57 @@ extension Bench {
         #expect(law.allows(window: 64, after: 2, permille: 25), "what was long ago fades")
     }
 
+    // MARK: Parts
+
+    /// 50 requests of 20 ms, 20 s apart, of which a window of one may be lengthened by `cost` thousandths.
+    private func parts(
+        cost: UInt64, _ change: (inout PolicySettings) -> Void = { _ in }
+    ) -> [Decision] {
+        var bench = Bench {
+            $0.rollbackSlicePermille = cost
+            $0.requestWindow = 1
+            change(&$0)
+        }
+        bench.launch()
+        var found: [Decision] = []
+        for _ in 1...50 {
+            bench.now += .seconds(20)
+            let decisions = bench.request(latency: .milliseconds(20))
+            found += decisions.filter { $0.action.word == "examine-all" }
+            bench.complete(decisions)
+        }
+        return found
+    }
+
+    @Test func whereLatenciesAreKnownPartsAreExaminedThatDoNotShow() {
+        let found = parts(cost: 20)
+        // 400 us are 200 faults of 2 us.
+        #expect(
+            found.allSatisfy {
+                $0.action == .examine(.all, grant: ByteCount(pages: PageCount(200)))
+            }, "\(found)")
+        #expect(found.count >= 15, "not the share of requests bounds them, but what one notices")
+        let dear = parts(cost: 40)
+        #expect(dear.first?.action == .examine(.all, grant: ByteCount(pages: PageCount(400))))
+        let whole = parts(cost: 0)
+        #expect(whole.count == 1, "all at once, once on credit in 50 requests")
+        #expect(whole.first?.action == .examine(.all, grant: .mib(100)))
+        #expect(parts(cost: 20) { $0.rollbackPermille = 0 }.isEmpty, "never examined again")
+    }
+
+    @Test func aRequestInTheWindowOfAPartReadsNothingBack() {
+        var bench = Bench { $0.requestWindow = 1 }
+        bench.launch()
+        var recalled = 0
+        for _ in 1...50 {
+            bench.now += .seconds(5)
+            let decisions = bench.request(latency: .milliseconds(20))
+            recalled += decisions.count { $0.action == .recall }
+            bench.complete(decisions)
+        }
+        #expect(recalled == 1, "after the pause in the init pucket's window")
+    }
+
     // MARK: Examinations that a request stopped
 
     /// Reports that the request came after so much was written.
