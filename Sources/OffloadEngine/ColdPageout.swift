@@ -6,16 +6,19 @@ import OffloadPolicy
 import Synchronization
 import Telemetry
 
-// DAMON's own pageout, as a baseline: one kernel thread (kdamond) watches the address spaces of all containers that asked for it and
-// pages out regions that nobody accessed for a while. Documentation/admin-guide/mm/damon/usage.rst.
+// DAMON's own pageout, as a baseline: one kernel thread (kdamond) watches the containers that asked for it and pages out regions that nobody
+// accessed for a while. What it watches of them, and how, is DamonScope's. Documentation/admin-guide/mm/damon/usage.rst.
 //
 // There may be other users of DAMON on the host. A kdamond that is there already is theirs: it is never touched, and nothing is started
 // beside it, for the kernel lets nobody add one while another runs. Ours is written down before it is made, so that the next start after
-// a crash can end it, and it alone: the record holds the thread's pid, and DAMON's files must still say that pid.
+// a crash can end it, and it alone: the record holds the thread's pid, and DAMON's files must still say that pid. (To find out what the kernel
+// can watch, a directory for a kdamond is made and removed again; nothing runs in it.)
 
 /// Why DAMON cannot be used.
 package enum ColdPageoutError: Error, Equatable, CustomStringConvertible {
     case missing(path: String)
+    /// It is there, and can watch neither processes nor the physical memory of groups.
+    case unable(operations: String)
     /// Somebody else uses it.
     case busy(kdamonds: UInt64)
     case system(SystemError)
@@ -24,6 +27,8 @@ package enum ColdPageoutError: Error, Equatable, CustomStringConvertible {
         switch self {
         case .missing(let path):
             "\(path) is not there: the kernel needs CONFIG_DAMON_SYSFS and CONFIG_DAMON_VADDR (5.18 or later)"
+        case .unable(let operations):
+            "DAMON can watch '\(operations)' only: the kernel needs CONFIG_DAMON_VADDR, or CONFIG_DAMON_PADDR of 6.14 or later"
         case .busy(let count):
             "DAMON is in use: \(count) kdamond\(count == 1 ? "" : "s") of somebody else; stop what uses it first"
         case .system(let error): error.description
@@ -37,7 +42,9 @@ package final class ColdPageout {
     private let record: String
     private var regions: ColdRegions?
     private var containers: [ContainerHandle: EngineContainer] = [:]
-    private var targets: [Int32] = []
+    /// What the kernel can watch; found out before the first is.
+    private var kind: DamonScope.Kind?
+    private var watched: DamonScope?
 
     /// `root`: DAMON's directory; `stateDirectory`: where a running kdamond is written down.
     package init(
@@ -47,12 +54,17 @@ package final class ColdPageout {
         record = "\(stateDirectory)/damon"
     }
 
-    /// Whether DAMON is there and nobody uses it. Changes nothing.
+    /// Whether DAMON is there, nobody uses it, and it can watch containers. Leaves nothing changed.
     package func check() throws(ColdPageoutError) {
         guard let count = number("nr_kdamonds") else {
             throw .missing(path: root)
         }
         guard count == 0 || isOurs else { throw .busy(kdamonds: count) }
+        if count == 0 {
+            do throws(SystemError) { try makeDirectory() } catch { throw .system(error) }
+            defer { try? write("nr_kdamonds", "0") }
+            try findKind()
+        }
     }
 
     /// Ends a kdamond that a former run left; true when there was one.
@@ -95,68 +107,88 @@ package final class ColdPageout {
         try? refresh()
     }
 
-    /// Lets DAMON watch the processes that run now; ends it when there is none.
+    /// Lets DAMON watch the containers that there are now; ends it when there is none.
     func refresh() throws(ColdPageoutError) {
         guard let regions else { return }
-        var pids: [Int32] = []
-        for (handle, container) in containers {
-            guard container.group.isCurrent else {
-                containers[handle] = nil
-                continue
-            }
-            pids += container.processes().map(\.identity.pid)
-        }
-        pids.sort()
-        guard pids != targets || (!targets.isEmpty && !isRunning) else { return }
-        if pids.isEmpty {
-            end()
-        } else {
-            try run(pids, regions)
-        }
-        targets = pids
-    }
-
-    /// Stops ours and leaves DAMON as it was found.
-    func end() {
-        guard targets.isEmpty == false || isOurs else { return }
-        try? write("0/state", "off")
-        try? write("nr_kdamonds", "0")
-        try? replaceFile(record, with: "")
-        targets = []
-    }
-
-    private func run(_ pids: [Int32], _ regions: ColdRegions) throws(ColdPageoutError) {
+        containers = containers.filter { $0.value.group.isCurrent }
+        guard !containers.isEmpty else { return end() }
         let isNew = !isOurs || !isRunning
         do throws(SystemError) {
             if isNew {
                 // Ours that has ended by itself.
                 if isOurs { try write("nr_kdamonds", "0") }
-                try requireFree()
-                try write("nr_kdamonds", "1")
-                try write("0/contexts/nr_contexts", "1")
-                try write("0/contexts/0/operations", "vaddr")
-                try describe(regions)
-            }
-            let target = Self.targets
-            try write("\(target)/nr_targets", "\(pids.count)")
-            for (index, pid) in pids.enumerated() {
-                try write("\(target)/\(index)/pid_target", "\(pid)")
-            }
-            try write("0/state", isNew ? "on" : "commit")
-            if let pid = number("0/pid") {
-                let all = ["\(pid)"] + pids.map { "\($0)" }
-                try replaceFile(record, with: all.joined(separator: " ") + "\n")
+                try makeDirectory()
             }
         } catch {
-            if isNew, error.code != EBUSY { try? write("nr_kdamonds", "0") }
             throw .system(error)
+        }
+        do throws(ColdPageoutError) {
+            let scope = try DamonScope(findKind(), of: Array(containers.values))
+            guard isNew || scope != watched else { return }
+            guard !scope.isEmpty else { return end() }
+            do throws(SystemError) { try run(scope, regions, isNew: isNew) } catch {
+                throw .system(error)
+            }
+            watched = scope
+        } catch {
+            if isNew { try? write("nr_kdamonds", "0") }
+            throw error
         }
     }
 
-    private func requireFree() throws(SystemError) {
+    /// Stops ours and leaves DAMON as it was found.
+    func end() {
+        guard watched != nil || isOurs else { return }
+        try? write("0/state", "off")
+        try? write("nr_kdamonds", "0")
+        try? replaceFile(record, with: "")
+        watched = nil
+    }
+
+    private func run(
+        _ scope: DamonScope, _ regions: ColdRegions, isNew: Bool
+    ) throws(SystemError) {
+        if isNew {
+            try write("0/contexts/0/operations", scope.kind.rawValue)
+            try describe(regions)
+        }
+        for (file, text) in scope.files { try write("0/contexts/0/\(file)", text) }
+        try write("0/state", isNew ? "on" : "commit")
+        if let pid = number("0/pid") {
+            let all = ["\(pid)"] + scope.targetPids.map { "\($0)" }
+            try replaceFile(record, with: all.joined(separator: " ") + "\n")
+        }
+    }
+
+    /// Makes the directory that a kdamond of ours would have, unless there is one.
+    private func makeDirectory() throws(SystemError) {
         guard number("nr_kdamonds") == 0 else {
             throw SystemError(call: "DAMON is in use by somebody else", code: EBUSY)
         }
+        try write("nr_kdamonds", "1")
+        do throws(SystemError) { try write("0/contexts/nr_contexts", "1") } catch {
+            try? write("nr_kdamonds", "0")
+            throw error
+        }
+    }
+
+    /// What the kernel can watch; asks it when there is a directory for a context and it is not known yet.
+    @discardableResult
+    private func findKind() throws(ColdPageoutError) -> DamonScope.Kind {
+        if let kind { return kind }
+        let context = "\(root)/0/contexts/0"
+        let operations = (try? readSmallText("\(context)/avail_operations")) ?? ""
+        let words = operations.split(whereSeparator: { $0 == "\n" || $0 == " " }).map(String.init)
+        if words.contains(DamonScope.Kind.processes.rawValue) {
+            kind = .processes
+            return .processes
+        }
+        try? write("0/contexts/0/schemes/nr_schemes", "1")
+        guard words.contains(DamonScope.Kind.groups.rawValue),
+            fileExists("\(context)/schemes/0/ops_filters/nr_filters")
+        else { throw .unable(operations: words.joined(separator: " ")) }
+        kind = .groups
+        return .groups
     }
 
     private func describe(_ regions: ColdRegions) throws(SystemError) {
