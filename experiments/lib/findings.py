@@ -7,6 +7,15 @@ import stats
 FUNCTIONS = ["bert", "graph", "web", "float", "matmul", "linpack", "image", "chameleon", "pyaes", "gzip", "json"]
 
 
+def change_of_pairs(percent):
+    """The statistic of Findings.pairs: how much higher the percentile is than the reference's."""
+    def change(pairs):
+        own, other = (stats.percentile([value for pair in pairs for value in pair[side]], percent) for side in (0, 1))
+        return own / other - 1 if own is not None and other else None
+
+    return change
+
+
 class Findings:
     def __init__(self, result):
         self.result = result
@@ -102,35 +111,29 @@ class Findings:
         return own / other - 1 if own is not None and other else None
 
     def change_interval(self, policy, function, percent=95, reference="none"):
-        own, other = self.latencies(policy, function), self.latencies(reference, function)
-        if len(own) < 5 or len(other) < 5:
-            return None
+        """95 % of `change`; None with fewer than 5 requests."""
+        pairs = self.pairs(policy, [function], reference)
+        return stats.bootstrap([pairs], change_of_pairs(percent)) if len(pairs) >= 5 else None
 
-        def statistic(a, b):
-            return stats.percentile(a, percent) / stats.percentile(b, percent) - 1
-
-        return stats.bootstrap([own, other], statistic)
-
-    def normalised(self, policy, functions, reference="none"):
-        """Latencies of several functions together, each over its function's median without offloading."""
-        values = []
-        for function in functions:
-            middle = self.latency(reference, function, 50)
-            if middle and self.whole_cached(policy, function) and self.whole_cached(reference, function):
-                values += [value / middle for value in self.latencies(policy, function)]
-        return values
+    def pairs(self, policy, functions, reference="none"):
+        """The same request under both: ([latency over its function's median without offloading, of each repetition], the same of the reference). All policies
+        replay one schedule: a request that starts a container, or meets another, does so under each, so it is requests that are drawn again, with
+        what they took under both, and not latencies of each policy by themselves."""
+        middles = {name: self.latency(reference, name, 50) for name in functions if self.whole_cached(policy, name)}
+        found = {}
+        for side, name in enumerate((policy, reference)):
+            for request in self.requests(name):
+                middle = middles.get(request["function"])
+                if middle:
+                    key = (request["function"], request["due_ms"])
+                    found.setdefault(key, ([], []))[side].append(request["latency_us"] / 1000 / middle)
+        return list(found.values())
 
     def pooled_change(self, policy, functions, percent=95, reference="none"):
-        """(change, interval) of the percentile over the normalised latencies of several functions."""
-        common = [name for name in functions if self.whole_cached(policy, name) and self.whole_cached(reference, name)]
-        own, other = self.normalised(policy, common, reference), self.normalised(reference, common, reference)
-        if not own or not other:
-            return None, None
-
-        def statistic(a, b):
-            return stats.percentile(a, percent) / stats.percentile(b, percent) - 1
-
-        return statistic(own, other), stats.bootstrap([own, other], statistic)
+        """(change, interval) of the percentile over the latencies of several functions, each over its function's median without offloading."""
+        pairs = self.pairs(policy, functions, reference)
+        change = change_of_pairs(percent)
+        return (change(pairs), stats.bootstrap([pairs], change)) if pairs else (None, None)
 
     def cold_starts(self, policy, function=None):
         return sum(request["cold"] for request in self.requests(policy, function, warm_up=True))

@@ -288,6 +288,21 @@ class Findings(unittest.TestCase):
         self.assertAlmostEqual(data.saved("farmem", "bert-low"), 0.75)
         self.assertAlmostEqual(data.change("farmem", "bert-low"), 0.04)
 
+    def test_an_interval_draws_requests_and_not_latencies(self):
+        # Requests differ by a factor of forty, the policies by 2 %: what differs between requests is none of the policies'.
+        result = self.result()
+        for phase, factor in zip(result["report"]["phases"], (1, 1.02)):
+            phase["requests"] = [{"function": "bert-low", "due_ms": due, "latency_us": 1000 * (1 + due) * factor, "cold": False, "warm_up": False,
+                                  "outcome": "right", "major_faults": 0} for due in range(40)]
+        data = findings.Findings(result)
+        for change, (low, high) in [(data.change("farmem", "bert-low"), data.change_interval("farmem", "bert-low")),
+                                    data.pooled_change("farmem", ["bert-low"])]:
+            for value in (change, low, high):
+                self.assertAlmostEqual(value, 0.02)
+        # One that got no answer leaves its function without figures.
+        result["report"]["phases"][1]["requests"][0]["outcome"] = "failed"
+        self.assertEqual(findings.Findings(result).pooled_change("farmem", ["bert-low"]), (None, None))
+
     def test_virtual_time_refuses_to_speak_of_latency(self):
         data = findings.Findings(dict(self.result(), virtual=True))
         self.assertAlmostEqual(data.saved("farmem", "bert-low"), 0.75)
