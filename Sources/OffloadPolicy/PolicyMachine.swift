@@ -434,7 +434,7 @@ package struct PolicyMachine: Sendable {
 
 extension PolicySettings {
     /// Few intervals are stretched to so many priors at most.
-    private static let stretchPriors: Int64 = 4
+    private static let stretchPriors: Int64 = 12
 
     /// How long a container of the function must be idle to be drained, given its reuses.
     func semiWarmWait(

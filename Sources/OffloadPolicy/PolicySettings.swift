@@ -50,7 +50,7 @@ package struct PolicySettings: Equatable, Sendable {
     /// is drained sooner than `reusePermille` says. 0: never.
     package var wakePermille: UInt64 = 50
     /// The delay as long as fewer than `reuseSamplesMinimum` intervals of the function are known.
-    package var semiWarmPrior = Nanoseconds.seconds(30)
+    package var semiWarmPrior = Nanoseconds.seconds(10)
     package var reuseSamplesMinimum: UInt64 = 5
     /// Fewer intervals than this say nothing of a time shorter than the prior.
     package var reuseSamplesEnough: UInt64 = 20

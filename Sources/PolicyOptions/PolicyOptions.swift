@@ -66,7 +66,7 @@ package let policyOptions: [Option] = [
             "Drain sooner while requests that wake a container raise its function's mean latency by less; 0: never."
     ),
     Option(
-        "semi-warm-prior", .duration, default: "30s",
+        "semi-warm-prior", .duration, default: "10s",
         help: "The delay while few reuses of a function are known."),
     Option(
         "reuse-samples", .integer(1...1000), default: "5",

@@ -191,7 +191,7 @@ struct FunctionBench: Sendable {
             [name, text(settings.compressed(length))]
         }
         let all =
-            delay("--semi-warm-prior", .seconds(30)) + delay("--semi-warm-min", .seconds(2))
+            delay("--semi-warm-prior", .seconds(10)) + delay("--semi-warm-min", .seconds(2))
             + delay("--rollback-interval", .seconds(10))
             + delay("--rollback-interval-max", .seconds(600))
             + delay("--recycle-guard", .seconds(5))

@@ -177,8 +177,8 @@ func actions(_ decisions: [Decision]) -> [String] {
         #expect(delay >= .seconds(3) && delay <= .milliseconds(3300))
     }
 
-    @Test(arguments: [(10, 31, 33), (5, 20, 20), (1 << 33, 1 << 33, 1 << 33)])
-    func fewReusesAreStretchedToFourPriorsAtMost(prior: Int64, least: Int64, most: Int64) {
+    @Test(arguments: [(10, 31, 33), (2, 24, 24), (1 << 33, 1 << 33, 1 << 33)])
+    func fewReusesAreStretchedToTwelvePriorsAtMost(prior: Int64, least: Int64, most: Int64) {
         var bench = Bench { $0.semiWarmPrior = .seconds(prior) }
         bench.launch()
         for _ in 0..<10 {

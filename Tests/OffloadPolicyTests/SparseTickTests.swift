@@ -173,7 +173,7 @@ private struct TwoMachines {
             machine.handle(event, of: id, at: .seconds(5), into: &decisions)
         }
         #expect(machine.semiWarmDelay(of: "f") == (.seconds(77), "given"))
-        #expect(machine.semiWarmDelay(of: "g") == (.seconds(30), "prior"))
+        #expect(machine.semiWarmDelay(of: "g") == (.seconds(10), "prior"))
     }
 
     @Test func whoWentAwayEmptyHandedIsServedFirst() {
