@@ -86,6 +86,8 @@ package struct FabricCounters: Equatable, Sendable {
     package var protocolViolations: UInt64 = 0
     /// Slabs granted to this lease now; 0 where the fabric does not know.
     package var slabsGranted: UInt64 = 0
+    /// How large they are; 0 where the fabric does not know.
+    package var slabBytes: UInt64 = 0
     /// Pages that hold something now; 0 where the fabric does not know.
     package var pagesStored: UInt64 = 0
 

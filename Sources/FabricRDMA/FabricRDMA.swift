@@ -183,6 +183,7 @@ package import Telemetry
         result.peerErrors = peerErrors.load(ordering: .relaxed)
         result.protocolViolations = violations.load(ordering: .relaxed)
         result.slabsGranted = UInt64((0..<gates.count).count { gates.isOpen($0) })
+        result.slabBytes = UInt64(record.slabBytes)
         result.pagesStored = UInt64(pages.countSet(0..<pages.count))
         return result
     }

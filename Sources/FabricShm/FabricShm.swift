@@ -174,6 +174,7 @@ import Synchronization
         result.refusedNoSpace = refusedNoSpace.load(ordering: .relaxed)
         result.protocolViolations = violations.load(ordering: .relaxed)
         result.slabsGranted = UInt64(grants.countSet(0..<grants.count))
+        result.slabBytes = UInt64(slabBytes)
         result.pagesStored = UInt64(pages.countSet(0..<pages.count))
         return result
     }

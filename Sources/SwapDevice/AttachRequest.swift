@@ -13,6 +13,8 @@ package struct AttachRequest: Sendable {
     package var hasFallback: Bool
     /// Settings of the machine that are to be at least so high while the device is there.
     package var raised: [HostSetting: Int64] = [:]
+    /// Whether the slots that the kernel frees are wanted back at once, where it keeps them.
+    package var flushesSlots = false
     /// Our own program, absolute, and what its data process (or the kernel frontend's keeper) is to be told
     /// after argument 0.
     package var executable: String
@@ -52,10 +54,13 @@ struct AttachSteps {
         var record = DeviceRecord(
             name: request.name, url: request.url, size: request.size, frontend: frontend)
         record.raised = request.raised
+        record.flushesSlots = request.flushesSlots
         do {
             try directory.save(record)
             for (setting, value) in request.raised { try RaisedSetting(setting).raise(to: value) }
-            return try body(&record)
+            let device = try body(&record)
+            directory.startFlusher(request.executable, log)
+            return device
         } catch {
             undo(record)
             throw SwapDeviceError(error)

@@ -34,11 +34,31 @@ package struct DeviceRemoval {
                     throw SwapDeviceError.wouldNotFit(
                         usedBytes: area.used, availableBytes: available)
                 }
-                try swapOff(record.device, progress: progress)
+                try withoutFlusher(record) { () throws(SystemError) in
+                    try swapOff(record.device, progress: progress)
+                }
             }
             try dismantle(record)
         } catch {
             throw SwapDeviceError(error)
+        }
+    }
+
+    /// Runs a swapoff that the flusher takes no part in: its own would only wait for this one.
+    private func withoutFlusher(
+        _ record: DeviceRecord, _ swapOff: () throws(SystemError) -> Void
+    ) throws(SystemError) {
+        guard record.flushesSlots else { return try swapOff() }
+        var leaving = record
+        leaving.flushesSlots = false
+        try directory.save(leaving)
+        do throws(SystemError) {
+            try directory.endFlusher(log)
+            try swapOff()
+        } catch {
+            try directory.save(record)
+            directory.startFlusher(try readLink("/proc/self/exe"), log)
+            throw error
         }
     }
 
@@ -66,8 +86,7 @@ package struct DeviceRemoval {
             } else {
                 try dismantleKernelModule(record)
             }
-            try restoreSettings(record)
-            return try directory.remove(record.name)
+            return try forget(record)
         }
         if isOurs(record) {
             _ = unsafe fm_swapoff(record.device)
@@ -81,8 +100,14 @@ package struct DeviceRemoval {
             sleepNanoseconds(20_000_000)
         }
         try endKeeper(record, wait: 5_000_000_000)
+        try forget(record)
+    }
+
+    /// What is left when the device is gone.
+    private func forget(_ record: DeviceRecord) throws(SystemError) {
         try restoreSettings(record)
         try directory.remove(record.name)
+        try directory.endFlusher(log)
     }
 
     private func restoreSettings(_ record: DeviceRecord) throws(SystemError) {
@@ -182,7 +207,10 @@ package struct DeviceRemoval {
 
     private func healthy(_ record: DeviceRecord) throws -> Finding {
         let areas = try swapAreas()
-        if areas.contains(where: { $0.path == record.device }) { return .healthy }
+        if areas.contains(where: { $0.path == record.device }) {
+            directory.startFlusher(try readLink("/proc/self/exe"), log)
+            return .healthy
+        }
         // Alive but not swapping: attach was cut off half way, or swapoff was done by hand.
         try dismantle(record)
         return .removed

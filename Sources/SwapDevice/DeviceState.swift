@@ -18,6 +18,8 @@ package struct DeviceRecord: Equatable, Sendable {
     package var raised: [HostSetting: Int64] = [:]
     /// How a keeper of the nbd frontend is started, argument 0 first.
     package var keeperCommand: [String] = []
+    /// Whether the kernel is to be made to give back the slots that it has freed and keeps (`SlotFlusher`).
+    package var flushesSlots = false
 
     /// Whether farmem.ko serves it, as a disk of its own or behind a swap area.
     var isModules: Bool { frontend == "module" || frontend == "frontswap" }
@@ -32,10 +34,14 @@ package struct DeviceRecord: Equatable, Sendable {
 
 /// Where devices' state lives.
 package struct DeviceDirectory: Sendable {
+    let runtime: String
     /// `<runtime>/swap`
     package let root: String
 
-    package init(runtime: String = runtimeDirectory()) { root = "\(runtime)/swap" }
+    package init(runtime: String = runtimeDirectory()) {
+        self.runtime = runtime
+        root = "\(runtime)/swap"
+    }
 
     package func path(_ name: String) -> String { "\(root)/\(name)" }
     package func mountPoint(_ name: String) -> String { "\(root)/\(name)/mount" }
@@ -68,6 +74,7 @@ package struct DeviceDirectory: Sendable {
                 "name=\(record.name)", "url=\(record.url)", "size=\(record.size.bytes)",
                 "frontend=\(record.frontend)", "keeper_pid=\(record.keeperPid)",
                 "keeper_start=\(record.keeperStart)", "device=\(record.device)",
+                "flush_slots=\(record.flushesSlots)",
             ] + record.raised.map { "\($0.key.rawValue)=\($0.value)" }
             + record.keeperCommand.map { "argument=\($0)" }
         try replaceFile(
@@ -98,6 +105,7 @@ package struct DeviceDirectory: Sendable {
         record.keeperPid = pid
         record.keeperStart = start
         record.device = String(values["device"] ?? "")
+        record.flushesSlots = values["flush_slots"] == "true"
         for setting in HostSetting.allCases {
             record.raised[setting] = values[setting.rawValue[...]].flatMap { Int64($0) }
         }

@@ -47,6 +47,8 @@ package struct DeviceStatus: Sendable {
     package var fabricRefused: UInt64 = 0
     package var fabricSlabs: UInt64 = 0
     package var fabricPages: UInt64 = 0
+    /// How large `fabricSlabs` are; zero where there are none.
+    package var fabricSlab = ByteCount.zero
 
     /// Reads a device's state; it opens the keeper's shared region, which needs root.
     package init(of record: DeviceRecord) throws(SystemError) {
@@ -86,6 +88,15 @@ package struct DeviceStatus: Sendable {
         }
     }
 
+    /// What far memory holds for it, and in which steps; nil where that is not known.
+    var held: (bytes: ByteCount, step: ByteCount)? {
+        if fabricSlab > .zero {
+            return (ByteCount(fabricSlabs * fabricSlab.bytes), fabricSlab)
+        }
+        guard record.isModules, condition != .dead else { return nil }
+        return (ByteCount(fabricPages * UInt64(pageBytes)), ByteCount(UInt64(pageBytes)))
+    }
+
     /// What the kernel counted of the block device (Documentation/block/stat.rst).
     private mutating func readKernelCounters() {
         let path = "/sys/block/\(record.device.dropFirst(5))/stat"
@@ -105,6 +116,7 @@ package struct DeviceStatus: Sendable {
         fabricRefused = region[.fabricRefused]
         fabricSlabs = region[.fabricSlabs]
         fabricPages = region[.fabricPages]
+        fabricSlab = ByteCount(region[.fabricSlabBytes])
         loads.counts = unsafe [UInt64](repeating: 0, count: SwapCounters.histogramBuckets)
         stores.counts = loads.counts
         for index in 0..<region.workers {

@@ -142,6 +142,7 @@ extension DeviceStatus {
         stores = Self.buckets(status.writeLatency)
         fabricReconnects = max(status.counter(FARMEM_C_SESSIONS), 1) - 1
         fabricRefused = status.counter(FARMEM_C_REJECTED_SERVER)
+        fabricSlab = status.slab
         if status.slab > .zero {
             fabricSlabs = status.used.bytes / status.slab.bytes
         } else {

@@ -27,6 +27,8 @@ package import LinuxSystem
         case fabricReconnects, fabricRefused, fabricSlabs, fabricPages
         /// The lease's number where the fabric has one and the data process must find the same again; 0 is none.
         case leaseEpoch
+        // Copied from the fabric, too.
+        case fabricSlabBytes
     }
 
     /// What `HeaderWord.deviceState` says.
@@ -113,6 +115,7 @@ package import LinuxSystem
         self[.fabricRefused] = counters.refusedNoSpace
         self[.fabricSlabs] = counters.slabsGranted
         self[.fabricPages] = counters.pagesStored
+        self[.fabricSlabBytes] = counters.slabBytes
     }
 
     /// A worker's counters.

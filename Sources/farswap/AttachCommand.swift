@@ -92,6 +92,11 @@ enum AttachCommand {
                     "Let up to 2^N pages come back in one request where a process reads on through memory, until detach (vm.page-cluster, which is the whole machine's). Left alone unless given; never lowered."
             ),
             Option(
+                "flush-slots", .flag, default: "true",
+                help:
+                    "On kernels up to 6.14: have freed swap slots given back that processors keep, each of which may hold a slab, by swapping a tiny area on and off, at most once a second. Not needed with --frontend frontswap nor with --reserve."
+            ),
+            Option(
                 "connections", .integer(1...16), default: "1",
                 help:
                     "With --frontend nbd: connections, where the server allows several; see docs/failure-model.md first. With --frontend module: data queues, one for each processor unless given."
@@ -142,6 +147,9 @@ enum AttachCommand {
         if invocation.isGiven("page-cluster") {
             request.raised[.pageCluster] = Int64(invocation.integer("page-cluster"))
         }
+        request.flushesSlots =
+            invocation.flag("flush-slots") && !invocation.flag("reserve")
+            && invocation.string("frontend") != "frontswap"
         let directory = DeviceDirectory()
         let log = Logger(level: .info)
         let area = try ModuleFrontend.area(invocation)

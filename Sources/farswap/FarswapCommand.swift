@@ -24,6 +24,6 @@ enum FarswapCommand {
         subcommands: [
             AttachCommand.command, DetachCommand.command, StatusCommand.command,
             UpgradeCommand.command, InternalCommands.keeper, InternalCommands.data,
-            InternalCommands.kernelKeeper,
+            InternalCommands.kernelKeeper, InternalCommands.slotFlusher,
         ])
 }

@@ -52,6 +52,14 @@ enum InternalCommands {
             exitNow(keeper.run())
         })
 
+    static let slotFlusher = Command(
+        name: "slot-flusher", summary: "have the kernel give back freed swap slots",
+        hidden: true, configurable: false,
+        run: { _ in
+            let flusher = SlotFlusher(directory: DeviceDirectory(), log: Logger(level: .info))
+            exitNow(flusher.run())
+        })
+
     static let data = Command(
         name: "data", summary: "serve a device",
         options: [

@@ -34,6 +34,7 @@ enum StatusCommand {
         if invocation.flag("json") {
             let report: JSONValue = [
                 "schema": 1, "devices": .array(statuses.map(json)),
+                "slot_flusher": json(directory.flusherState() ?? SlotFlusherState()),
             ]
             printOut(report.rendered() + "\n")
         } else {
@@ -81,6 +82,15 @@ enum StatusCommand {
             ])
         }
         return table.rendered()
+    }
+
+    private static func json(_ flusher: SlotFlusherState) -> JSONValue {
+        [
+            "pid": JSONValue(flusher.isAlive ? flusher.pid : 0),
+            "flushes_total": JSONValue(flusher.flushes),
+            "failures_total": JSONValue(flusher.failures),
+            "slots_returned_total": JSONValue(flusher.slots),
+        ]
     }
 
     private static func json(_ status: DeviceStatus) -> JSONValue {
