@@ -34,6 +34,8 @@ package struct SwapExerciser: ~Copyable {
     private let pages: Int
     private let group: String?
     private var generation: UInt64 = 0
+    /// What lies between the region's pages in swap.
+    private var filler: MemoryMapping?
     private let contents = HeapContents()
 
     /// - Parameter group: a directory of the memory controller that this process is in, made by the
@@ -88,6 +90,39 @@ package struct SwapExerciser: ~Copyable {
             reclaim(residentPages() * pageBytes)
         }
         result.pageOutCompletePerSecond = Double(pages) * 1e9 / Double(monotonicNow() - start)
+    }
+
+    /// Takes all of the swap that is free and gives every other page of it back, so that the region's pages find hardly two
+    /// neighbouring places: what a swap area is like after days. Before `run`. `ENOSPC` when that leaves too few places.
+    package mutating func fragment() throws(SystemError) {
+        let free = try swapAreas().reduce(0) { $0 + Int($1.size - $1.used) / pageBytes }
+        // What processors set aside of slots is not free, nor is all of what they keep of freed ones.
+        let count = free - 512
+        guard count / 2 > pages + 256 else {
+            throw SystemError(call: "fragment the swap area", code: ENOSPC)
+        }
+        let memory = try MemoryMapping(anonymous: count * pageBytes)
+        for start in stride(from: 0, to: count, by: 1024) {
+            let length = min(1024, count - start)
+            for page in start..<(start + length) {
+                let base = unsafe memory.base + page * pageBytes
+                unsafe contents.fill(base, seed: UInt64(page))
+            }
+            try check("madvise(PAGEOUT)") {
+                unsafe fm_madvise(
+                    memory.base + start * pageBytes, length * pageBytes, FM_ADVICE_PAGEOUT)
+            }
+        }
+        let deadline = monotonicNow() + 30_000_000_000
+        while residentPages() > 64, monotonicNow() < deadline {
+            reclaim(residentPages() * pageBytes)
+        }
+        for page in stride(from: 1, to: count, by: 2) {
+            try check("madvise(DONTNEED)") {
+                unsafe madvise(memory.base + page * pageBytes, pageBytes, MADV_DONTNEED)
+            }
+        }
+        filler = consume memory
     }
 
     /// Pages of the region in memory, mapped or in the swap cache.

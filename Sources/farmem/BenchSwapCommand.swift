@@ -19,6 +19,11 @@ enum BenchSwapCommand {
                 help:
                     "Touch it while only half of it may be in memory: page-out happens at the same time."
             ),
+            Option(
+                "fragmented", .flag,
+                help:
+                    "Fill the swap area first and free every other page: hardly two pages of the measured memory are neighbours in it then. It must be three times as large as --size, and this memory's alone."
+            ),
             Option("size", .size, default: "200MiB", help: "How much memory to page out."),
             Option(
                 "seed", .integer(0...Int64.max), default: "1", help: "Order of the random touches."),
@@ -27,6 +32,7 @@ enum BenchSwapCommand {
             let group = OwnMemoryGroup()
             var exerciser = try SwapExerciser(size: invocation.size("size"), group: group.path)
             let seed = UInt64(invocation.integer("seed"))
+            if invocation.flag("fragmented") { try exerciser.fragment() }
             let result =
                 invocation.flag("pressure")
                 ? try exerciser.runUnderPressure(seed: seed, in: group)

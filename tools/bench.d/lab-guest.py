@@ -3,7 +3,8 @@
 with pages in the host's own memory, and one page per round trip as Fastswap does; and a READ of 4 KiB with nothing around it
 (farmem bench rdma). All in one guest, at the two ends of one cable with Soft-RoCE, one after the other in rounds whose order alternates.
 
-Each device is measured by `farmem bench swap`, every page verified. Emulated processors make every figure meaningless but the
+Each device is measured by `farmem bench swap`, every page verified; two of them also with every other place of their area taken, as it is after
+days of use, where hardly two pages are neighbours. Emulated processors make every figure meaningless but the
 ratios. The memory server's processor time is its own, without what Soft-RoCE does in the kernel for it.
 """
 
@@ -23,6 +24,7 @@ NEAR, FAR = "192.168.77.1", "192.168.77.2"
 # Page-out counts to its end: NVMe and NBD take a page into a queue, and the call returns, long before it is anywhere.
 KEYS = ["page_out_complete_pages_per_second", "random_in_p50_us", "random_in_p99_us", "random_in_pages_per_second",
         "sequential_in_pages_per_second", "prefetch_in_pages_per_second"]
+FRAGMENTED = ", fragmented"
 RUNTIME = pathlib.Path("/run/farmem")
 SERVER_KEYS = "/run/keys"
 
@@ -57,8 +59,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def swap_on(path):
-    run(["mkswap", path])
+def swap_on(path, size):
+    run(["mkswap", path, str(size << 10)])
     run(["swapon", "--discard", path])
     try:
         yield
@@ -83,7 +85,8 @@ class Nvme:
 
     NAME = "farmem-lab"
 
-    def __init__(self):
+    def __init__(self, size):
+        self.size = size
         subprocess.run(["modprobe", "-a", "nvmet-rdma", "nvme-rdma"], capture_output=True)
         root = pathlib.Path("/sys/kernel/config/nvmet")
         space, port = root / "subsystems" / self.NAME / "namespaces/1", root / "ports/1"
@@ -105,7 +108,7 @@ class Nvme:
         disk = pathlib.Path(f"/dev/nvme{number}n1")
         try:
             wait_for(f"{disk}", disk.exists)
-            with swap_on(disk):
+            with swap_on(disk, self.size):
                 yield
         finally:
             pathlib.Path(f"/sys/class/nvme/nvme{number}/delete_controller").write_text("1")
@@ -121,9 +124,9 @@ def raw_read(pages, seed):
     return report["series"]["read_one"]["p50_us"]
 
 
-def bench_swap(size, seed):
+def bench_swap(size, seed, *options):
     """Not under a limit of memory: MGLRU of 6.1 kills a process whose memory is all on its way to a device as slow as these."""
-    return json.loads(run([binary_directory() / "farmem", "bench", "swap", "--json", "--size", f"{size}MiB", "--seed", str(seed)],
+    return json.loads(run([binary_directory() / "farmem", "bench", "swap", "--json", "--size", f"{size}MiB", "--seed", str(seed), *options],
                           timeout=600))
 
 
@@ -151,13 +154,14 @@ def main():
     contenders = {
         "farmem.ko rdma": farswap(*reserved),
         "farmem.ko rdma, one page at a time": farswap(*reserved, "--synchronous"),
-        "NVMe over RDMA": Nvme().attached,
+        "NVMe over RDMA": Nvme(device).attached,
         "NBD over TCP, loopback": farswap("nbd://127.0.0.1:10809/nbd", device, "--frontend", "nbd"),
         "FUSE, NBD over TCP, loopback": farswap("nbd://127.0.0.1:10809/fuse", device, "--frontend", "fuse"),
         "farmem.ko rdma, slabs on demand": farswap(*rdma),
         "farmem.ko dram": farswap(f"dram:{device}MiB", device, "--frontend", "module"),
     }
-    results, reads, server_ms = {name: [] for name in contenders}, [], 0
+    fragmented = ["farmem.ko rdma", "NVMe over RDMA"]
+    results, reads, server_ms = {name: [] for name in [*contenders, *(name + FRAGMENTED for name in fragmented)]}, [], 0
     for number in range(rounds):
         reads.append(raw_read(200 if arguments.smoke else 2000, arguments.seed + number))
         for name in list(contenders) if number % 2 == 0 else list(contenders)[::-1]:
@@ -165,6 +169,9 @@ def main():
                 before = server.processor_ms()
                 free = bench_swap(size, arguments.seed + number)
                 after = server.processor_ms()
+                if name in fragmented:
+                    holes = bench_swap(size, arguments.seed + number, "--fragmented")
+                    results[name + FRAGMENTED].append({**{key: holes[key] for key in KEYS}, "wrong_pages": holes["wrong_pages"], "server_ms": 0})
             if name == "farmem.ko rdma":
                 server_ms = max(server_ms, after - before)
             results[name].append({**{key: free[key] for key in KEYS}, "wrong_pages": free["wrong_pages"], "server_ms": after - before})
@@ -178,11 +185,14 @@ def main():
               f"{m['prefetch_in_pages_per_second']:11,.0f}{m['server_ms']:10.0f}")
     print(f"READ of 4 KiB: p50 {raw:.1f} us")
     ours, one, nvme = (medians[name] for name in list(contenders)[:3])
+    ours_holes, nvme_holes = (medians[name + FRAGMENTED] for name in fragmented)
     out, sequential, random = "page_out_complete_pages_per_second", "sequential_in_pages_per_second", "random_in_pages_per_second"
     figures = [
         judge("wrong pages", sum(r["wrong_pages"] for rounds in results.values() for r in rounds), most=0),
         judge("page-out, rdma / NVMe over RDMA", ours[out] / nvme[out], least=1.5),
+        judge("page-out, rdma / NVMe over RDMA, fragmented", ours_holes[out] / nvme_holes[out], least=1.5),
         judge("sequential swap-in, rdma / NVMe over RDMA", ours[sequential] / nvme[sequential], least=1.5),
+        judge("sequential swap-in, rdma / NVMe over RDMA, fragmented", ours_holes[sequential] / nvme_holes[sequential], least=1.5),
         judge("random swap-in, rdma / NVMe over RDMA", ours[random] / nvme[random]),
         judge("random swap-in p50, rdma / NVMe over RDMA", ours["random_in_p50_us"] / nvme["random_in_p50_us"]),
         judge("page-out, batched / one page at a time", ours[out] / one[out], least=2),
