@@ -22,6 +22,9 @@ final class PageMover: PageEngine {
     private let isDryRun: Bool
     /// Fewer pages than this prove nothing: a processor counts up to 64 in advance.
     private static let countedAside: UInt64 = 128
+    /// A process that serves nothing wakes up now and then, and touches a page or two of its own. As long as they were taken for
+    /// something to drain, a container was drained for as long as it was idle.
+    static let usedWhenIdle: UInt64 = 16
 
     init(reclaimer: GroupReclaimer?, isDryRun: Bool) {
         self.reclaimer = reclaimer
@@ -265,7 +268,7 @@ final class PageMover: PageEngine {
             left -= min(left, done)
             if report.wasHalted { return }
         }
-        report.isExhausted = candidates == 0
+        report.isExhausted = candidates <= Self.usedWhenIdle
         if report.isExhausted { reclaimWaiting(processes, pass) }
     }
 

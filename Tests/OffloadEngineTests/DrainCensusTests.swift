@@ -45,6 +45,25 @@ import Testing
         #expect(drain() > 0, "a marked page may wait to be freed")
     }
 
+    /// What an idle process goes on using is not waited for: there would be no end.
+    @Test func aDrainEndsWithWhatAnIdleProcessUses() throws {
+        let tree = try TemporaryDirectory()
+        let process = try TestProcess("/bin/sleep", ["600"])
+        defer { _ = try? process.kill() }
+        let container = try container(of: process, in: tree)
+        let mover = PageMover(reclaimer: nil, isDryRun: false)
+        let target = try #require(container.processes().first)
+        let present = try target.census(using: mover.reader).present
+        for (marked, isExhausted) in [
+            (PageMover.usedWhenIdle, true), (PageMover.usedWhenIdle + 1, false),
+        ] {
+            container.update(target) { $0.marked = present.prefix(pages: marked) }
+            let report = mover.perform(
+                .drain(grant: .zero), on: container, epoch: container.epoch)
+            #expect(report.isExhausted == isExhausted, "\(marked) pages")
+        }
+    }
+
     /// The sizes of segments are measured anew where requests or actions may have changed them, and not in a request's way.
     @Test func aContainerThatIsLeftAloneIsSeldomMeasured() throws {
         let tree = try TemporaryDirectory()
