@@ -125,7 +125,11 @@ package final class ColdPageout {
         do throws(ColdPageoutError) {
             let scope = try DamonScope(findKind(), of: Array(containers.values))
             guard isNew || scope != watched else { return }
-            guard !scope.isEmpty else { return end() }
+            guard !scope.isEmpty else {
+                // Made for nothing: left behind it would be taken for somebody else's.
+                if isNew { try? write("nr_kdamonds", "0") }
+                return end()
+            }
             do throws(SystemError) { try run(scope, regions, isNew: isNew) } catch {
                 throw .system(error)
             }

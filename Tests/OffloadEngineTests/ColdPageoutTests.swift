@@ -87,6 +87,21 @@ import Testing
         }
     }
 
+    @Test func aContainerWithoutProcessesLeavesNoDirectory() throws {
+        let tree = try tree(operations: "vaddr\n", filters: false)
+        let state = try TemporaryDirectory()
+        try makeDirectories(tree.file("g"))
+        try replaceFile(tree.file("g/cgroup.procs"), with: "")
+        let container = EngineContainer(
+            handle: ContainerHandle(1), name: "c", function: "f", labels: ContainerSettings(),
+            group: try ControlGroups(
+                version: .v2, memoryMount: tree.path, processorMount: nil
+            ).open("/g"))
+        try ColdPageout(stateDirectory: state.path, root: tree.path).start(
+            container, ColdRegions())
+        #expect(try readSmallText(tree.file("nr_kdamonds")).hasPrefix("0"))
+    }
+
     @Test func memoryIsTheRangesThatAreNotPartsOfOthers() {
         let text = """
             00000000-00000fff : Reserved
