@@ -444,6 +444,10 @@ extension PolicySettings {
         guard reuse.samples >= reuseSamplesMinimum,
             let quantile = reuse.quantile(permille: reuseShare(wakes))
         else { return max(semiWarmPrior, semiWarmMinimum) }
+        let soonest = max(semiWarmPrior, semiWarmMinimum)
+        if reuse.makeKeepingVain(from: soonest, to: quantile, patience: semiWarmPatience) {
+            return soonest
+        }
         // What was idle for so long is not one of the busy ones, whose few requests would otherwise show what is not known yet.
         let patience = Nanoseconds(
             min(semiWarmPrior.nanoseconds, .max / Self.stretchPriors) * Self.stretchPriors)

@@ -58,6 +58,10 @@ package struct PolicySettings: Equatable, Sendable {
     package var semiWarmDelay: Nanoseconds? = nil
     /// Delays of functions that are not learned but given: an operator's, or an oracle's in simulation.
     package var semiWarmDelays: [String: Nanoseconds] = [:]
+    /// How much longer than the prior the containers of a function may keep their memory for each request that is thereby spared a
+    /// wake-up. Where most idle times are longer than the prior and that does not suffice, they are drained after the prior.
+    /// Zero: the percentile alone counts.
+    package var semiWarmPatience = Nanoseconds.seconds(200)
     /// Never drained sooner than this.
     package var semiWarmMinimum = Nanoseconds.seconds(2)
     package var drainRate = DrainRate.percentPerSecond(10)
@@ -65,7 +69,7 @@ package struct PolicySettings: Equatable, Sendable {
     /// held when it became idle. Zero: at each tick, and of what it held when it became semi-warm.
     package var drainStep = Nanoseconds.zero
     /// Local memory that a container keeps.
-    package var floor = ByteCount.mib(2)
+    package var floor = ByteCount.mib(1)
     /// No page leaves within this time of the container's end.
     package var recycleGuard = Nanoseconds.seconds(5)
     /// No drain begins whose delay ends later than this before the container's end.

@@ -180,6 +180,7 @@ private let recordFields: [RecordField] = [
     number("rollback-slice-permille", \.rollbackSlicePermille),
     number("reuse-permille", \.reusePermille), number("wake-permille", \.wakePermille),
     time("semi-warm-prior", \.semiWarmPrior),
+    time("semi-warm-patience", \.semiWarmPatience),
     number("reuse-samples", \.reuseSamplesMinimum),
     number("reuse-samples-enough", \.reuseSamplesEnough),
     optionalTime("semi-warm-delay", \.semiWarmDelay),

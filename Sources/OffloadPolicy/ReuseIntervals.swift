@@ -3,6 +3,7 @@ package import FarMemory
 // The law: a container may be drained when it has been idle longer than almost every idle time that
 // ended with a request for the same function. The idle times are counted in buckets whose width grows with
 // the time (an eighth of a power of two, so 9 % at most), all containers of a function together.
+// Where most of them are so long that waiting spares hardly a request its wake-up, waiting is in vain.
 // Idle times that ended in recycling say nothing about reuse and are not counted. Old behaviour fades: when
 // 1024 are counted, all counts are halved.
 //
@@ -53,6 +54,28 @@ package struct ReuseIntervals: Equatable, Sendable {
         guard exceeding < 1000 else { return quantile }
         return Nanoseconds(
             Int64(scaled(UInt64(quantile.nanoseconds), 1000, over: exceeding)))
+    }
+
+    /// Whether most intervals exceed `least`, and keeping memory beyond it, up to `most`, takes more than `patience` for each
+    /// request that comes meanwhile. No patience: never.
+    package func makeKeepingVain(
+        from least: Nanoseconds, to most: Nanoseconds, patience: Nanoseconds
+    ) -> Bool {
+        guard patience > .zero, most > least else { return false }
+        var (kept, spared, exceeding) = (UInt64(0), UInt64(0), UInt64(0))
+        let shortest = max(0, Self.bucket(least) - Int(first))
+        for index in counts.indices.dropFirst(shortest) where counts[index] > 0 {
+            let interval = Self.end(of: Int(first) + index)
+            guard interval > least else { continue }
+            let count = UInt64(counts[index])
+            exceeding += count
+            if interval <= most { spared += count }
+            kept += count * UInt64((min(interval, most) - least).microseconds)
+        }
+        guard exceeding * 2 > samples else { return false }
+        let (limit, overflow) = spared.multipliedReportingOverflow(
+            by: UInt64(patience.microseconds))
+        return !overflow && kept > limit
     }
 
     private mutating func makeRoom(for bucket: Int) {

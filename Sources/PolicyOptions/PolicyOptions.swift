@@ -69,6 +69,11 @@ package let policyOptions: [Option] = [
         "semi-warm-prior", .duration, default: "10s",
         help: "The delay while few reuses of a function are known."),
     Option(
+        "semi-warm-patience", .duration, default: "200s",
+        help:
+            "Keep memory beyond semi-warm-prior for at most this long per request spared a wake-up; 0s: however long."
+    ),
+    Option(
         "reuse-samples", .integer(1...1000), default: "5",
         help: "How many reuses must be known before they count."),
     Option(
@@ -82,7 +87,7 @@ package let policyOptions: [Option] = [
         "drain-step", .duration, default: "0s",
         help:
             "Apply the rate once in this time, to what an idle container held; 0s: all the time."),
-    Option("floor", .size, default: "2MiB", help: "Local memory that a container keeps."),
+    Option("floor", .size, default: "1MiB", help: "Local memory that a container keeps."),
     Option(
         "recycle-guard", .duration, default: "5s",
         help: "Move nothing of a container that ends within this time."),
@@ -160,6 +165,7 @@ package func policySettings(
     given("reuse-percentile", invocation.ratio) { policy.reusePermille = share($0, of: 1000) }
     given("wake-cost", invocation.ratio) { policy.wakePermille = share($0, of: 1000) }
     given("semi-warm-prior", duration) { policy.semiWarmPrior = $0 }
+    given("semi-warm-patience", duration) { policy.semiWarmPatience = $0 }
     given("reuse-samples", invocation.integer) { policy.reuseSamplesMinimum = UInt64($0) }
     given("semi-warm-min", duration) { policy.semiWarmMinimum = $0 }
     given("drain-percent", invocation.integer) {

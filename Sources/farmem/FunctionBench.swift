@@ -192,6 +192,7 @@ struct FunctionBench: Sendable {
         }
         let all =
             delay("--semi-warm-prior", .seconds(10)) + delay("--semi-warm-min", .seconds(2))
+            + delay("--semi-warm-patience", .seconds(200))
             + delay("--rollback-interval", .seconds(10))
             + delay("--rollback-interval-max", .seconds(600))
             + delay("--recycle-guard", .seconds(5))

@@ -190,6 +190,35 @@ func actions(_ decisions: [Decision]) -> [String] {
         #expect(wait >= min(.seconds(least), longest) && wait <= min(.seconds(most), longest))
     }
 
+    /// Ten requests, a pause between each and the next: how long is its container kept?
+    @Test(arguments: [
+        // Where each is spared within the patience, the percentile counts, and the stretching of few.
+        (Array(repeating: 100, count: 9), 200, 100, 130),
+        // Where each would take longer, it is not waited for.
+        (Array(repeating: 300, count: 9), 200, 10, 10),
+        (Array(repeating: 300, count: 9), 0, 300, 340),
+        (Array(repeating: 300, count: 9), 400, 300, 340),
+        // Most come soon after one another: the others do not decide.
+        ([300, 300, 300, 300, 5, 5, 5, 5, 5], 200, 300, 340),
+        ([300, 300, 300, 300, 300, 5, 5, 5, 5], 200, 10, 10),
+    ])
+    func memoryIsNotKeptForRequestsThatComeTooSeldom(
+        pauses: [Int], patience: Int, least: Int, most: Int
+    ) {
+        var bench = Bench {
+            $0.semiWarmPrior = .seconds(10)
+            $0.semiWarmPatience = .seconds(Int64(patience))
+        }
+        bench.launch()
+        bench.complete(bench.request())
+        for pause in pauses {
+            bench.now += .seconds(Int64(pause))
+            bench.complete(bench.request())
+        }
+        let wait = bench.policy.semiWarmDelay(of: "f").delay
+        #expect(wait >= .seconds(Int64(least)) && wait <= .seconds(Int64(most)), "\(wait)")
+    }
+
     @Test func drainStopsAtTheFloor() {
         var bench = Bench { $0.floor = .mib(98) }
         bench.launch(local: .mib(100))
@@ -246,7 +275,7 @@ func actions(_ decisions: [Decision]) -> [String] {
         report.isExhausted = true
         _ = bench.send(.reported(report))
         let shared = bench.tick(after: .milliseconds(100))
-        #expect(shared.map(\.action) == [.reclaim(.mib(38))])
+        #expect(shared.map(\.action) == [.reclaim(.mib(39))])
         _ = bench.send(.reported(ActionReport(action: shared[0].action)))
         #expect(bench.tick(after: .seconds(1)).isEmpty)
         #expect(bench.policy.containers[bench.id]?.phase == .drained)
@@ -324,6 +353,33 @@ func actions(_ decisions: [Decision]) -> [String] {
         #expect(
             reuse.stretched(quantile, permille: permille)
                 == Nanoseconds(quantile.nanoseconds * factor))
+    }
+
+    /// Against the sum over the intervals themselves; a bucket is 13 % wide at most.
+    @Test(arguments: 0..<50)
+    func keepingIsInVainWhenItTakesMoreThanItSpares(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        var reuse = ReuseIntervals()
+        let spread = 1 + random.below(900)
+        let intervals = (0..<(1 + random.below(200))).map { _ in Int64(1 + random.below(spread)) }
+        for interval in intervals { reuse.record(.seconds(interval)) }
+        let (least, most) = (Int64(random.below(60)), Int64(60 + random.below(600)))
+        let over = intervals.filter { $0 > least }
+        let spared = over.filter { $0 <= most }.count
+        let kept = over.reduce(0) { $0 + min($1, most) - least }
+        func isVain(_ patience: Int64) -> Bool {
+            reuse.makeKeepingVain(
+                from: .seconds(least), to: .seconds(most), patience: .seconds(patience))
+        }
+        #expect(!isVain(0))
+        let shorter = Nanoseconds.seconds(least) - .milliseconds(1)
+        #expect(!reuse.makeKeepingVain(from: .seconds(least), to: shorter, patience: .seconds(1)))
+        // Where the truth is clear in spite of the buckets.
+        let clear = over.allSatisfy { abs($0 - least) > $0 / 7 && abs($0 - most) > most / 7 }
+        guard clear, intervals.allSatisfy({ abs($0 - least) > $0 / 7 }), spared > 0 else { return }
+        let price = kept / Int64(spared)
+        #expect(isVain(max(1, price / 2)) == (over.count * 2 > intervals.count))
+        #expect(!isVain(price * 2 + 60))
     }
 
     @Test func theLongestIntervalCanBeStretched() throws {
