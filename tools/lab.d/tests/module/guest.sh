@@ -6,14 +6,11 @@ group=/sys/fs/cgroup/limited
 far=192.168.77.2
 MiB=1048576
 server=
-# Under KASAN a module stays loaded up to the end: User-Mode Linux does not tell it that a module's memory was freed.
-checked=
-! zgrep -qs CONFIG_KASAN=y /proc/config.gz || checked=yes
 export FARMEM_RUNTIME_DIR=/run/farmem
 [ -z "${FARMEM_BIN_DIR-}" ] || PATH=$FARMEM_BIN_DIR:$PATH
 mkdir -p $FARMEM_RUNTIME_DIR
 
-unload() { [ -n "$checked" ] || rmmod farmem; }
+unload() { rmmod farmem; }
 load() { [ -d /sys/module/farmem ] || insmod "$module"; }
 
 # With the module itself, not by farswap.
