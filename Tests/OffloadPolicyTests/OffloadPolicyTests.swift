@@ -215,7 +215,8 @@ func actions(_ decisions: [Decision]) -> [String] {
             bench.now += .seconds(Int64(pause))
             bench.complete(bench.request())
         }
-        let wait = bench.policy.semiWarmDelay(of: "f").delay
+        let (wait, origin) = bench.policy.semiWarmDelay(of: "f")
+        #expect(origin.hasPrefix("prior") == (least == 10), "\(origin)")
         #expect(wait >= .seconds(Int64(least)) && wait <= .seconds(Int64(most)), "\(wait)")
     }
 
