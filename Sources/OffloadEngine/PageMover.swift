@@ -218,6 +218,9 @@ final class PageMover: PageEngine {
                 return false
             }
             if mustTouch {
+                // Some have left by themselves. A fault would read their neighbours back, too, and those would stay in the swap cache,
+                // unmapped, where no examination finds them: read these alone.
+                _ = try? process.advise(piece, .willNeed)
                 touched += process.touch(piece)
                 guard (try? process.advise(piece, .pageOut)) != nil else { return false }
             }
