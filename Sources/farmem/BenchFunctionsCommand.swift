@@ -22,7 +22,7 @@ let benchFunctionsCommand = Command(
         a file: a heading seconds,function and a line for each request; NAME-WORD is the function NAME once more, with containers of its own, \
         where --functions-dir has it.
 
-        With --policies the same requests are replayed once for each policy, without offloading first, and again for each repetition. \
+        With --policies the same requests are replayed once for each policy, without offloading first, and again for each repetition, every other one backwards. \
         A function that does not answer as it should is left out and reported; a container that dies counts as failed requests.
 
         Exit status 1 means a wrong or missing response.
