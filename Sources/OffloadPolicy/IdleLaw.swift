@@ -2,7 +2,7 @@ package import FarMemory
 
 // The law of idle containers, applied at each tick.
 //
-// A container becomes semi-warm when it has been idle for the function's delay (see ReuseIntervals). From then on
+// A container becomes semi-warm when it has been idle for the function's delay (see SemiWarmDelay.swift). From then on
 // it owes what the drain rate says for the time that has passed: a percentage of what it held at that moment per second, or
 // an amount per second. Each tick what it owes is granted out of the shared budget (BudgetSharing.swift), but never below the
 // floor; one grant at a time is under way. When nothing is left that process_madvise can move, the rest above the floor is

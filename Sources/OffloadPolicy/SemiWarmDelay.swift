@@ -13,11 +13,13 @@ extension PolicyMachine {
         let samples = reuse.samples
         guard samples >= settings.reuseSamplesMinimum else { return (wait, "prior") }
         let wakes = functions[function]?.wakes ?? WakeShare()
-        if wakes.isSought && wait == max(settings.semiWarmPrior, settings.semiWarmMinimum) {
+        if wakes.isSought && wait == settings.semiWarmSoonest {
             return (wait, "prior, to see what a wake-up costs")
         }
         let share = settings.reuseShare(wakes)
-        if settings.isKeepingVain(reuse.quantile(permille: share), reuse) {
+        if wait == settings.semiWarmSoonest, let quantile = reuse.quantile(permille: share),
+            settings.isKeepingVain(quantile, reuse)
+        {
             return (wait, "prior, as keeping more would spare too few of \(samples) reuses")
         }
         let why =
@@ -59,12 +61,12 @@ extension PolicySettings {
     /// Few intervals are stretched to so many priors at most.
     private static let stretchPriors: Int64 = 12
 
-    private var soonest: Nanoseconds { max(semiWarmPrior, semiWarmMinimum) }
+    /// The delay where nothing is known, or what is known does not make waiting worth it.
+    var semiWarmSoonest: Nanoseconds { max(semiWarmPrior, semiWarmMinimum) }
 
     /// Whether keeping memory up to that quantile of the reuses would spare too few requests.
-    func isKeepingVain(_ quantile: Nanoseconds?, _ reuse: ReuseIntervals) -> Bool {
-        guard let quantile else { return false }
-        return reuse.makeKeepingVain(from: soonest, to: quantile, patience: semiWarmPatience)
+    func isKeepingVain(_ quantile: Nanoseconds, _ reuse: ReuseIntervals) -> Bool {
+        reuse.makeKeepingVain(from: semiWarmSoonest, to: quantile, patience: semiWarmPatience)
     }
 
     /// How long a container of the function must be idle to be drained, given its reuses.
@@ -74,13 +76,13 @@ extension PolicySettings {
         if let given = semiWarmDelays[function] ?? semiWarmDelay { return given }
         guard reuse.samples >= reuseSamplesMinimum,
             let quantile = reuse.quantile(permille: reuseShare(wakes))
-        else { return soonest }
-        if isKeepingVain(quantile, reuse) { return soonest }
+        else { return semiWarmSoonest }
+        if isKeepingVain(quantile, reuse) { return semiWarmSoonest }
         // What was idle for so long is not one of the busy ones, whose few requests would otherwise show what is not known yet.
-        let patience = Nanoseconds(
+        let stretchedMost = Nanoseconds(
             min(semiWarmPrior.nanoseconds, .max / Self.stretchPriors) * Self.stretchPriors)
         let stretched = max(
-            quantile, min(reuse.stretched(quantile, permille: reuseShare(wakes)), patience))
+            quantile, min(reuse.stretched(quantile, permille: reuseShare(wakes)), stretchedMost))
         let known = reuse.samples < reuseSamplesEnough ? max(stretched, semiWarmPrior) : stretched
         let wait =
             wakes.isSought

@@ -4,6 +4,7 @@ import FarMemory
 import Glibc
 import LinuxSystem
 import Measurement
+import OffloadPolicy
 import WorkloadTrace
 
 /// The benchmark of `farmem bench functions`: a reference, then a replay for each policy, the one without offloading first. One thread.
@@ -192,12 +193,14 @@ struct FunctionBench: Sendable {
         func delay(_ name: String, _ length: Nanoseconds) -> [String] {
             [name, text(settings.compressed(length))]
         }
+        let defaults = PolicySettings(.farmem)
         let all =
-            delay("--semi-warm-prior", .seconds(10)) + delay("--semi-warm-min", .seconds(2))
-            + delay("--semi-warm-patience", .seconds(200))
-            + delay("--rollback-interval", .seconds(10))
-            + delay("--rollback-interval-max", .seconds(600))
-            + delay("--recycle-guard", .seconds(5))
+            delay("--semi-warm-prior", defaults.semiWarmPrior)
+            + delay("--semi-warm-min", defaults.semiWarmMinimum)
+            + delay("--semi-warm-patience", defaults.semiWarmPatience)
+            + delay("--rollback-interval", defaults.rollbackInterval)
+            + delay("--rollback-interval-max", defaults.rollbackIntervalMaximum)
+            + delay("--recycle-guard", defaults.recycleGuard)
             + ["--drain-percent", "\(min(10_000, 10 * settings.speedup))"]
         // What the variant says itself is not said twice.
         let own = Set(variant.options.map { String($0.prefix { $0 != "=" }) })
