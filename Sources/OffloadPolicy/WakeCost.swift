@@ -24,6 +24,7 @@ import FarMemory
 package struct WakeCost: Equatable, Sendable {
     private static let wokenEnough = 3
     private static let others = 5
+    private static let startsEnough = 3
     /// A minor fault on a page in the swap cache, and the least that is worth an examination.
     private static let faultNanoseconds: UInt64 = 2000
     private static let sliceLeast: UInt64 = 64
@@ -77,8 +78,10 @@ package struct WakeCost: Equatable, Sendable {
                 || UInt64(wokenRequests + 1) * 1000 <= Self.visibleShare * UInt64(requests))
     }
 
-    /// One request in ten waits for the start of its container.
-    private var isOftenCold: Bool { ordinary.count >= 10 && ordinary.firsts * 10 >= ordinary.count }
+    /// One request in ten waits for the start of its container. One start among the first ten says nothing of that: most functions have it.
+    private var isOftenCold: Bool {
+        ordinary.firsts >= Self.startsEnough && ordinary.firsts * 10 >= ordinary.count
+    }
 
     /// Thousandths of the requests that may find a semi-warm container, when wake-ups may raise the mean by `permille`
     /// thousandths; nil while too little is known.

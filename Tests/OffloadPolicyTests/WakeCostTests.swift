@@ -35,6 +35,8 @@ import Testing
         #expect(!cost(undisturbed: repeated(100, 130), woken: [300]).isSought)
         let cold = cost(undisturbed: repeated(100, 5), woken: [], first: repeated(2000, 5))
         #expect(cold.isSought, "every second request is a cold start")
+        let started = cost(undisturbed: repeated(100, 9), woken: [], first: repeated(2000, 1))
+        #expect(!started.isSought, "one request in ten was, but every container starts once")
     }
 
     @Test(
