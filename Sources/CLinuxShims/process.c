@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -41,6 +42,11 @@ int fm_pidfd_send_signal(int pidfd, int signal_number)
 int fm_thread_set_name(const char *name)
 {
 	return prctl(PR_SET_NAME, name, 0, 0, 0);
+}
+
+int fm_thread_set_nice(int nice)
+{
+	return setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), nice);
 }
 
 int fm_thread_timer_slack(uint64_t ns)

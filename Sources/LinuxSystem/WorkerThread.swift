@@ -49,6 +49,11 @@ package final class WorkerThread: Sendable {
     }
 }
 
+/// Sets how far the calling thread alone steps back for others when processors are short: 0 as everyone, 19 the farthest (nice(2)).
+package func setThreadNiceness(_ nice: Int32) throws(SystemError) {
+    try check("setpriority") { fm_thread_set_nice(nice) }
+}
+
 /// Pins the calling thread to one processor.
 package func pinThread(to cpu: Int32) throws(SystemError) {
     try check("sched_setaffinity") { fm_thread_set_cpu(cpu) }

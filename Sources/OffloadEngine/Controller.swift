@@ -176,6 +176,11 @@ package final class Controller: Sendable {
     private func movePages(_ mover: any PageEngine) {
         working.add(1, ordering: .acquiringAndReleasing)
         defer { working.subtract(1, ordering: .acquiringAndReleasing) }
+        do throws(SystemError) {
+            try setThreadNiceness(Limits.moverNiceness)
+        } catch {
+            log.warn("mover_priority", ["error": error.description])
+        }
         let damon = ColdPageout(stateDirectory: settings.stateDirectory)
         defer { damon.end() }
         let returner = PageReturner(rate: settings.policy.bandwidth)

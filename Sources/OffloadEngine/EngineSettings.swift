@@ -49,6 +49,9 @@ enum Limits {
     /// One more than share a container's way back: while one watches the order of a request's steps another container may wake.
     static let recallThreads = 3
     static let recallStreams = 2
+    /// Of the mover: nobody waits for pages to leave, and a tenth of a busy processor is enough for it. It is no idle task, as it may hold
+    /// the lock of a container's address space.
+    static let moverNiceness: Int32 = 10
     /// How long the end waits for workers that hang in the kernel.
     static let stopDeadline = Nanoseconds.seconds(5)
     /// Depth of groups below the mount that the watcher looks at.

@@ -46,6 +46,7 @@ int fm_gettid(void);
 int fm_pidfd_open(int pid);
 int fm_pidfd_send_signal(int pidfd, int signal);
 int fm_thread_set_name(const char *name); /* calling thread, at most 15 bytes */
+int fm_thread_set_nice(int nice); /* calling thread alone, not its process */
 int fm_thread_timer_slack(uint64_t ns);	  /* calling thread */
 int fm_nap(uint64_t ns);		  /* relative, may end early */
 int fm_thread_set_cpu(int cpu);		  /* pins the calling thread */
