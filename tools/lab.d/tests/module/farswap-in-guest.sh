@@ -3,6 +3,7 @@
 . "$(dirname "$0")/guest.sh"
 module=$1
 
+nothing_granted() { [ "$(granted)" = 0 ]; }
 nothing_left() { [ "$(wc -l </proc/swaps)" = 1 ] && [ ! -e /run/farmem/swap/far0/state ] && [ ! -e /dev/farmem0 ]; }
 attach() { timeout 30 farswap attach dram:96MiB --frontend module --size 128MiB "$@"; }
 
@@ -79,7 +80,8 @@ reserved=$(granted)
 timeout 600 farmem bench swap --size 8MiB --json >/run/report || fail "bench swap --reserve ended with $?"
 [ "$(granted)" = "$reserved" ] || fail "--reserve: $(granted) bytes of $reserved are left after a benchmark"
 timeout 60 farswap detach far0 >/dev/null || fail "detach --reserve"
-[ "$(granted)" = 0 ] || fail "--reserve: $(granted) bytes are left"
+# The module asks for that and waits a moment for the answer: a slow kernel may take longer to give all regions back.
+until_true 30 nothing_granted || fail "--reserve: $(granted) bytes are left"
 
 # The server is killed and started again under load: processes do not notice.
 rdma >/dev/null || fail "attach"
@@ -101,7 +103,7 @@ wait $bench || fail "pages under kills: $(cat /run/report)"
 [ "$(status .fabric.reconnects_total)" -ge 5 ] || fail "$(status .fabric)"
 echo "killed 5 times: $(cat /run/report)"
 timeout 60 farswap detach far0 >/dev/null || fail "detach"
-[ "$(granted)" = 0 ] || fail "slabs are left: $(memserver status --json)"
+until_true 30 nothing_granted || fail "slabs are left: $(memserver status --json)"
 kill $server
 wait $server
 rmmod farmem
