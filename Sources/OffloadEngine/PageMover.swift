@@ -85,7 +85,9 @@ final class PageMover: PageEngine {
             let segment =
                 scope == .runtime ? known.runtime : known.initialization.union(known.runtime)
             let wanted = census.present.intersection(segment)
-            let done = pageOut(wanted.prefix(pages: left), of: process, pass, &report)
+            let done = pageOut(
+                wanted.prefix(pages: left), of: process, pass, &report,
+                keepsCopies: scope != .runtime)
             left -= min(left, done)
         }
     }
@@ -110,15 +112,20 @@ final class PageMover: PageEngine {
             }
             let part = wanted.prefix(pages: left)
             guard let end = part.runs.last?.end else { continue }
-            left -= min(left, pageOut(part, of: process, pass, &report))
+            left -= min(left, pageOut(part, of: process, pass, &report, keepsCopies: true))
             if report.wasHalted { return }
             container.state.withLock { $0.examined = (process.identity.pid, end) }
         }
     }
 
     /// Writes out and unmaps; notes what was marked. Returns the pages that the kernel accepted.
+    ///
+    /// What had been far before and was not changed since has nothing to write, so the kernel frees it at once. With `keepsCopies`
+    /// it is read back into the swap cache, while nobody waits for it: a request of the window would pay many times the price of the
+    /// minor fault that it is examined for.
     private func pageOut(
-        _ runs: PageRuns, of process: TargetProcess, _ pass: Pass, _ report: inout ActionReport
+        _ runs: PageRuns, of process: TargetProcess, _ pass: Pass, _ report: inout ActionReport,
+        keepsCopies: Bool = false
     ) -> UInt64 {
         var marked = PageRuns()
         var accepted: UInt64 = 0
@@ -129,6 +136,7 @@ final class PageMover: PageEngine {
                 return false
             }
             guard let done = try? process.advise(piece, .pageOut) else { return false }
+            if keepsCopies { _ = try? process.advise(piece, .willNeed) }
             accepted += done
             marked = marked.union(piece)
             return true

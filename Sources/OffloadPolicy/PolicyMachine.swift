@@ -221,7 +221,10 @@ package struct PolicyMachine: Sendable {
         container.phase = .idle
         container.idleSince = now
         container.idleLocal = container.measure?.local
+        let hadWindow = container.windowLeft != nil
         closeWindow(&container, at: now, into: &output)
+        // A request in between shows what of the released pages comes back.
+        if hadWindow && settings.windowLaw == .spaced { return }
         if container.windowLeft == nil { nextWindow(&container, at: now, into: &output) }
     }
 
@@ -288,6 +291,8 @@ package struct PolicyMachine: Sendable {
         guard examine(scope, atMost: slice, rule, reason, &container, at: now, into: &output) else {
             return
         }
+        // The examination reads back what it must not free.
+        endWatch(&container)
         container.windowLength = window(container)
         container.windowLeft = container.windowLength
         container.windowScope = scope

@@ -121,15 +121,18 @@ extension UInt32 {
 }
 
 extension PolicyMachine {
-    /// A window closed: its pages are watched from now on.
+    /// A window closed: its pages are watched from now on. Parts of a container (RollbackLaw.swift) say nothing of the function's window: they
+    /// are smaller than what the kernel's counts lag by.
     mutating func watchRefaults(
         of report: ActionReport, scope: PageScope, _ container: inout ContainerRecord
     ) {
         endWatch(&container)
-        guard let refaults = report.measure?.refaults, report.released.pages > 0 else { return }
+        guard let refaults = report.measure?.refaults, report.released.pages > 0,
+            container.windowLeft == nil
+        else { return }
         container.watch = RefaultWatch(
             released: report.released.pages, refaultsBefore: refaults,
-            window: scope == .runtime ? nil : container.windowLength)
+            window: scope == .runtime || container.windowIsSlice ? nil : container.windowLength)
     }
 
     /// A request of a watched container ended.

@@ -54,6 +54,40 @@ struct OffloadTests {
         }
     }
 
+    @Test func aRequestInTheWindowOfAnExaminationTakesMinorFaultsAlone() throws {
+        try inWorld { world in
+            // Its pages have been far and were not changed since: there is nothing to write, and an examination alone would free them.
+            _ = try world.startController([
+                "--refault-max", "1", "--prefetch", "off", "--request-window", "1",
+                "--rollback-interval", "1s", "--rollback-share", "1",
+            ])
+            let worker = try world.startWorker("g", mebibytes: 32)
+            try world.send("container_started")
+            try world.send("init_done")
+            for _ in 0..<8 {
+                try world.wait(20, "the idle container is drained") {
+                    try world.container()?["state"]?.string == "drained"
+                }
+                let known = try world.examinations(of: 16 << 20)
+                let far = try worker.majorFaults()
+                try world.request(worker, touching: 8192)
+                let ended = monotonicNow()
+                let near = try worker.majorFaults()
+                #expect(near - far > 100, "all of it had left")
+                while try world.examinations(of: 16 << 20) == known,
+                    monotonicNow() - ended < 500_000_000
+                { sleepNanoseconds(5_000_000) }
+                guard try world.examinations(of: 16 << 20) > known else { continue }
+                try world.request(worker, touching: 8192)
+                // On a slow machine it has been drained meanwhile.
+                guard monotonicNow() - ended < 900_000_000 else { continue }
+                #expect(try worker.majorFaults() - near < 100)
+                return
+            }
+            Issue.record("no request came in time after an examination")
+        }
+    }
+
     @Test func aLimitLoweredByAKilledControllerIsRestoredAtTheNextStart() throws {
         try inWorld { world in
             let before = try world.limit()
@@ -70,6 +104,25 @@ struct OffloadTests {
             // One, or more when the controller had lowered it again before it was killed.
             #expect((try world.get("/v1/status")["knobs_restored_at_start"]?.integer ?? 0) >= 1)
             #expect(try worker.touch(first: 0, count: 12288) == 0)
+        }
+    }
+
+    @Test func nobodyWaitsForTheThreadThatMovesPagesOut() throws {
+        try inWorld { world in
+            let controller = try world.startController()
+            let tasks = "/proc/\(controller.pid)/task"
+            var niceness: [String: Int] = [:]
+            for task in try directoryEntries(tasks) {
+                let stat = try readSmallText("\(tasks)/\(task)/stat")
+                guard let open = stat.firstIndex(of: "("), let close = stat.lastIndex(of: ")")
+                else { continue }
+                let name = String(stat[stat.index(after: open)..<close])
+                // proc(5): the 19th field; the third follows the name.
+                let fields = stat[stat.index(after: close)...].split(separator: " ")
+                niceness[name] = Int(fields[16])
+            }
+            #expect(niceness["fm-mover"] == 10)
+            #expect(niceness["fm-recall-0"] == 0 && niceness["fm-control"] == 0, "\(niceness)")
         }
     }
 

@@ -100,6 +100,14 @@ final class OffloadWorld {
     /// The container as the controller reports it.
     func container() throws -> JSONValue? { try get("/v1/containers")["containers"]?[0] }
 
+    /// How many examinations of at least so many bytes have been reported.
+    func examinations(of bytes: Int) throws -> Int {
+        try get("/v1/events")["events"]?.array?.count {
+            $0["action"]?.string?.hasPrefix("examine") == true
+                && ($0["written_bytes"]?.integer ?? 0) >= bytes
+        } ?? 0
+    }
+
     func limit() throws -> String {
         try readSmallText("\(Self.mount)\(Self.group)/memory.limit_in_bytes")
     }
@@ -195,6 +203,16 @@ final class Worker {
             throw TestFailure("the worker did not answer")
         }
         return wrong
+    }
+
+    /// Faults of the process that had to read a page back.
+    func majorFaults() throws -> Int {
+        let stat = try readSmallText("/proc/\(process.pid)/stat")
+        // proc(5): the 12th field; the third follows the name.
+        guard let close = stat.lastIndex(of: ")"),
+            let faults = Int(stat[stat.index(after: close)...].split(separator: " ")[9])
+        else { throw TestFailure("no major faults in \(stat)") }
+        return faults
     }
 
     /// Memory of the process that is in swap, in KiB.

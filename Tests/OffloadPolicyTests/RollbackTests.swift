@@ -160,6 +160,41 @@ extension Bench {
         #expect(recalled == 1, "after the pause in the init pucket's window")
     }
 
+    @Test func aWindowDoesNotFollowAnotherWithoutARequestThatShowsWhatCameBack() {
+        var bench = Bench { $0.requestWindow = 3 }
+        bench.launch()
+        var releases = 0
+        for _ in 1...50 {
+            bench.now += .seconds(20)
+            let decisions = bench.request(latency: .milliseconds(20))
+            if actions(decisions).contains("release-all") {
+                releases += 1
+                #expect(!actions(decisions).contains("examine-all"))
+            }
+            bench.complete(decisions)
+        }
+        #expect(releases >= 5)
+    }
+
+    @Test func whatComesBackOfAPartDoesNotWidenTheFunctionsWindow() {
+        var bench = Bench()
+        bench.launch()
+        var refaults: UInt64 = 0
+        var parts = 0
+        for _ in 1...50 {
+            bench.now += .seconds(20)
+            let decisions = bench.request(latency: .milliseconds(20))
+            bench.complete(decisions, released: 200, hot: 0)
+            if actions(decisions).contains("release-all") {
+                parts += 1
+                refaults += 150
+            }
+            bench.measure(local: .mib(100), refaults: refaults)
+        }
+        #expect(parts >= 10)
+        #expect(bench.policy.functions["f"]?.window == 1)
+    }
+
     // MARK: Examinations that a request stopped
 
     /// Reports that the request came after so much was written.
