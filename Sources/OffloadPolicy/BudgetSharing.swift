@@ -86,9 +86,19 @@ extension PolicyMachine {
     ) {
         let granted = budget.take(upTo: ByteCount(amount), at: now)
         guard granted > .zero else { return }
-        var container = containers.records[request.place]
-        var output = Output(id: containers.handles[request.place], now: now)
-        switch request.wanted {
+        var output = Output(
+            id: containers.handles[request.place], now: now, taking: &decisions)
+        var records = containers.lend()
+        grant(granted, to: &records[request.place], for: request.wanted, into: &output)
+        containers.takeBack(&records)
+        output.give(back: &decisions)
+    }
+
+    private func grant(
+        _ granted: ByteCount, to container: inout ContainerRecord,
+        for wanted: BudgetRequest.Kind, into output: inout Output
+    ) {
+        switch wanted {
         case .examine(let scope, _):
             container.examineOwed -= min(container.examineOwed, granted.bytes)
             output.addPageAction(
@@ -96,8 +106,8 @@ extension PolicyMachine {
                 "more of the open window", &container)
         case .drain:
             container.drainOwed -= min(container.drainOwed, granted.bytes)
-            output.addPageAction(
-                .drain(grant: granted), .semiWarm, drainReason(container, at: now), &container)
+            let reason = drainReason(container, at: output.now)
+            output.addPageAction(.drain(grant: granted), .semiWarm, reason, &container)
         case .reclaimShared:
             container.reclaimedShared = true
             output.addPageAction(
@@ -107,8 +117,6 @@ extension PolicyMachine {
             output.addPageAction(
                 .reclaim(granted), .idleShrink, "idle, \(granted) above the floor", &container)
         }
-        containers.records[request.place] = container
-        decisions += output.decisions
     }
 
     private func drainReason(_ container: ContainerRecord, at now: Nanoseconds) -> String {

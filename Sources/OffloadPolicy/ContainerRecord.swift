@@ -76,6 +76,8 @@ package struct ContainerRecord: Equatable, Sendable {
         self.rollbackInterval = rollbackInterval
     }
 
+    var isWatched: Bool { watch != nil }
+
     /// Whether anything is under way.
     var isBusyMoving: Bool { !pending.isEmpty }
 
@@ -109,6 +111,8 @@ package struct FunctionRecord: Equatable, Sendable {
     var choice: WindowChoice
     private var latencies = LatencyWatch()
     private var wakeCost = WakeCost()
+    /// What may be examined at once without lengthening a request by more than `rollbackSlicePermille`; nil while that is not known.
+    private(set) var slice: ByteCount?
     /// What the requests to its semi-warm containers have shown.
     package private(set) var wakes = WakeShare()
     /// Requests per window, as set or learned.
@@ -138,17 +142,16 @@ package struct FunctionRecord: Equatable, Sendable {
         _ settings: PolicySettings
     ) -> Bool {
         let mayBeOther = wakeCost.note(latency, kind) || wakes.permitted == nil
+        if settings.rollbackSlicePermille > 0 {
+            slice = wakeCost.pages(costing: settings.rollbackSlicePermille)
+                .map { ByteCount(pages: $0) }
+        }
         if mayBeOther, settings.wakePermille > 0 { learnWakes(function, settings) }
         guard let limit = settings.latencyPermille else { return false }
         latencies.note(latency)
         guard latencies.isWorse(than: wakeCost.undisturbed, by: limit) else { return false }
         latencies.forgetRecent()
         return true
-    }
-
-    /// What may be examined at once without lengthening a request by more than so many thousandths; nil while that is not known.
-    func slice(permille: UInt64) -> ByteCount? {
-        permille > 0 ? wakeCost.pages(costing: permille).map { ByteCount(pages: $0) } : nil
     }
 
     private mutating func learnWakes(_ function: String, _ settings: PolicySettings) {

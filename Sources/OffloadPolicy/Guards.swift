@@ -52,7 +52,7 @@ extension PolicyMachine {
         for place in containers.records.indices {
             let id = containers.handles[place]
             var container = containers.records[place]
-            var output = Output(id: id, now: now)
+            var output = Output(id: id, now: now, taking: &decisions)
             if isOn {
                 output.add(.halt, .maintenance, "maintenance", &container)
                 if container.hasColdPageout {
@@ -67,7 +67,7 @@ extension PolicyMachine {
                 startColdPageout(&container, into: &output)
             }
             containers.records[place] = container
-            decisions += output.decisions
+            output.give(back: &decisions)
         }
     }
 

@@ -30,18 +30,18 @@ extension PolicyMachine {
     mutating func serve(
         _ place: Int, at now: Nanoseconds, into decisions: inout [Decision]
     ) {
-        var container = containers.records[place]
-        if container.isBusyMoving && now - container.pendingSince >= reportPatience {
-            for action in container.givePendingUp() { settle(action, at: now) }
+        var records = containers.lend()
+        defer { containers.takeBack(&records) }
+        if records[place].isBusyMoving && now - records[place].pendingSince >= reportPatience {
+            for action in records[place].givePendingUp() { settle(action, at: now) }
         }
         if settings.kind == .tmo {
-            var output = Output(id: containers.handles[place], now: now)
-            serveSenpai(&container, at: now, into: &output)
-            decisions += output.decisions
-        } else if let request = wants(&container, at: now) {
+            var output = Output(id: containers.handles[place], now: now, taking: &decisions)
+            serveSenpai(&records[place], at: now, into: &output)
+            output.give(back: &decisions)
+        } else if let request = wants(&records[place], at: now) {
             asking.append(BudgetRequest(place: place, wanted: request))
         }
-        containers.records[place] = container
     }
 
     /// What it may have now.

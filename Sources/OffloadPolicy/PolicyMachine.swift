@@ -55,41 +55,46 @@ package struct PolicyMachine: Sendable {
             start(id, function: function)
             return
         }
-        guard let place = containers.place(of: id) else { return }
-        if case .measured(let measure) = event, isPlain(measure, containers.records[place].watch) {
+        guard let place = containers.placeNoted(of: id) else { return }
+        switch event {
+        case .measured(let measure)
+        where measure.stall == nil && !containers.records[place].isWatched:
+            // Nothing follows from it: half of all events.
             containers.records[place].stallSeen = nil
             containers.records[place].measure = measure
             return
-        }
-        var container = containers.records[place]
-        if case .stopped = event {
-            for action in container.givePendingUp() { settle(action, at: now) }
-            endWatch(&container)
-            containers.remove(at: place)
-            decisions.append(
-                Decision(container: id, action: .halt, rule: .stopped, reason: "container stopped"))
-            if container.hasColdPageout {
-                decisions.append(
-                    Decision(
-                        container: id, action: .stopColdPageout, rule: .stopped, reason: "gone"))
-            }
-            decisions.append(
-                Decision(container: id, action: .forget, rule: .stopped, reason: "gone"))
+        case .stopped:
+            stop(id, at: place, now, into: &decisions)
             return
+        default: break
         }
+        var records = containers.lend()
+        defer { containers.takeBack(&records) }
         switch event {
         case .measured, .reported: break
-        default: container.heardAt = now
+        default: records[place].heardAt = now
         }
-        var output = Output(id: id, now: now)
-        apply(event, to: &container, at: now, into: &output)
-        containers.records[place] = container
-        decisions += output.decisions
+        var output = Output(id: id, now: now, taking: &decisions)
+        apply(event, to: &records[place], at: now, into: &output)
+        output.give(back: &decisions)
     }
 
-    /// Whether nothing follows from a measure: half of all events, for which the record need not be copied.
-    private func isPlain(_ measure: ContainerMeasure, _ watch: RefaultWatch?) -> Bool {
-        watch == nil && measure.stall == nil
+    private mutating func stop(
+        _ id: ContainerHandle, at place: Int, _ now: Nanoseconds,
+        into decisions: inout [Decision]
+    ) {
+        var container = containers.records[place]
+        for action in container.givePendingUp() { settle(action, at: now) }
+        endWatch(&container)
+        containers.remove(at: place)
+        decisions.append(
+            Decision(container: id, action: .halt, rule: .stopped, reason: "container stopped"))
+        if container.hasColdPageout {
+            decisions.append(
+                Decision(container: id, action: .stopColdPageout, rule: .stopped, reason: "gone"))
+        }
+        decisions.append(
+            Decision(container: id, action: .forget, rule: .stopped, reason: "gone"))
     }
 
     private mutating func start(_ id: ContainerHandle, function: String) {
@@ -391,16 +396,20 @@ package struct PolicyMachine: Sendable {
     }
 }
 
-/// Collects the decisions of one event.
+/// Collects the decisions of one event, behind those that were there.
 struct Output {
     let id: ContainerHandle
     let now: Nanoseconds
-    var decisions: [Decision] = []
+    private var decisions: [Decision] = []
 
-    init(id: ContainerHandle, now: Nanoseconds) {
+    /// Takes the list over until `give(back:)`.
+    init(id: ContainerHandle, now: Nanoseconds, taking list: inout [Decision]) {
         self.id = id
         self.now = now
+        swap(&decisions, &list)
     }
+
+    mutating func give(back list: inout [Decision]) { swap(&decisions, &list) }
 
     mutating func add(
         _ action: Action, _ rule: Rule, _ reason: String, _ container: inout ContainerRecord

@@ -6,11 +6,19 @@ import FarMemory
 /// The containers by handle.
 package struct ContainerTable: Equatable, Sendable {
     private var places: [ContainerHandle: Int] = [:]
+    /// Whom the last event was about: it is asked about again right after.
+    private var lastID: ContainerHandle?
+    private var lastPlace = 0
     private(set) var handles: [ContainerHandle] = []
     var records: [ContainerRecord] = []
 
     package var count: Int { records.count }
     package var isEmpty: Bool { records.isEmpty }
+
+    package static func == (a: ContainerTable, b: ContainerTable) -> Bool {
+        a.handles == b.handles && a.records == b.records
+    }
+
     /// Handles in no particular order, but the same after the same events.
     package var keys: [ContainerHandle] { handles }
 
@@ -18,7 +26,27 @@ package struct ContainerTable: Equatable, Sendable {
         places[id].map { records[$0] }
     }
 
-    func place(of id: ContainerHandle) -> Int? { places[id] }
+    func place(of id: ContainerHandle) -> Int? {
+        lastID == id ? lastPlace : places[id]
+    }
+
+    /// The same, and remembers it.
+    mutating func placeNoted(of id: ContainerHandle) -> Int? {
+        guard let place = place(of: id) else { return nil }
+        lastID = id
+        lastPlace = place
+        return place
+    }
+
+    /// Lends all records, to change one where it lies, until `takeBack`: a copy would have its strings and lists counted, and the list of
+    /// pending actions copied with its first change. Until then there are none here.
+    mutating func lend() -> [ContainerRecord] {
+        var lent: [ContainerRecord] = []
+        swap(&lent, &records)
+        return lent
+    }
+
+    mutating func takeBack(_ lent: inout [ContainerRecord]) { swap(&lent, &records) }
 
     mutating func insert(_ record: ContainerRecord, for id: ContainerHandle) {
         precondition(places[id] == nil, "a container begins twice")
@@ -28,6 +56,7 @@ package struct ContainerTable: Equatable, Sendable {
     }
 
     mutating func remove(at place: Int) {
+        lastID = nil
         places[handles[place]] = nil
         let last = records.count - 1
         if place != last {

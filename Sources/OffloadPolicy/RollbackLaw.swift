@@ -82,8 +82,7 @@ extension PolicyMachine {
     /// How much of a container may be examined at once, so that it does not show; nil: all, and it may.
     func slice(of container: ContainerRecord) -> ByteCount? {
         guard settings.windowLaw == .spaced else { return nil }
-        return functions.records[container.functionPlace].slice(
-            permille: settings.rollbackSlicePermille)
+        return functions.records[container.functionPlace].slice
     }
 
     /// Learns from a closed window of everything how often to look again.
