@@ -86,12 +86,9 @@ extension PolicyMachine {
     ) {
         let granted = budget.take(upTo: ByteCount(amount), at: now)
         guard granted > .zero else { return }
-        var output = Output(
-            id: containers.handles[request.place], now: now, taking: &decisions)
-        var records = containers.lend()
-        grant(granted, to: &records[request.place], for: request.wanted, into: &output)
-        containers.takeBack(&records)
-        output.give(back: &decisions)
+        change(request.place, at: now, into: &decisions) { machine, container, output in
+            machine.grant(granted, to: &container, for: request.wanted, into: &output)
+        }
     }
 
     private func grant(

@@ -112,6 +112,7 @@ package struct FunctionRecord: Equatable, Sendable {
     private var latencies = LatencyWatch()
     private var wakeCost = WakeCost()
     /// What may be examined at once without lengthening a request by more than `rollbackSlicePermille`; nil while that is not known.
+    /// Kept, for it is asked for with each request.
     private(set) var slice: ByteCount?
     /// What the requests to its semi-warm containers have shown.
     package private(set) var wakes = WakeShare()

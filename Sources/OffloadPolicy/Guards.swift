@@ -50,25 +50,26 @@ extension PolicyMachine {
         guard isOn != inMaintenance else { return }
         inMaintenance = isOn
         for place in containers.records.indices {
-            let id = containers.handles[place]
-            var container = containers.records[place]
-            var output = Output(id: id, now: now, taking: &decisions)
-            if isOn {
-                output.add(.halt, .maintenance, "maintenance", &container)
-                if container.hasColdPageout {
-                    container.hasColdPageout = false
-                    output.add(.stopColdPageout, .maintenance, "maintenance", &container)
-                }
-                output.add(.pullBack, .maintenance, "maintenance", &container)
-                if container.phase == .semiWarm || container.phase == .drained {
-                    becomeIdle(&container)
-                }
-            } else if container.phase != .launching {
-                startColdPageout(&container, into: &output)
+            change(place, at: now, into: &decisions) { machine, container, output in
+                machine.changeMaintenance(isOn, &container, into: &output)
             }
-            containers.records[place] = container
-            output.give(back: &decisions)
         }
+    }
+
+    private mutating func changeMaintenance(
+        _ isOn: Bool, _ container: inout ContainerRecord, into output: inout Output
+    ) {
+        guard isOn else {
+            if container.phase != .launching { startColdPageout(&container, into: &output) }
+            return
+        }
+        output.add(.halt, .maintenance, "maintenance", &container)
+        if container.hasColdPageout {
+            container.hasColdPageout = false
+            output.add(.stopColdPageout, .maintenance, "maintenance", &container)
+        }
+        output.add(.pullBack, .maintenance, "maintenance", &container)
+        if container.phase == .semiWarm || container.phase == .drained { becomeIdle(&container) }
     }
 
     mutating func noteHost(_ measure: HostMeasure, at now: Nanoseconds) {

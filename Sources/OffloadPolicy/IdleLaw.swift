@@ -30,17 +30,15 @@ extension PolicyMachine {
     mutating func serve(
         _ place: Int, at now: Nanoseconds, into decisions: inout [Decision]
     ) {
-        var records = containers.lend()
-        defer { containers.takeBack(&records) }
-        if records[place].isBusyMoving && now - records[place].pendingSince >= reportPatience {
-            for action in records[place].givePendingUp() { settle(action, at: now) }
-        }
-        if settings.kind == .tmo {
-            var output = Output(id: containers.handles[place], now: now, taking: &decisions)
-            serveSenpai(&records[place], at: now, into: &output)
-            output.give(back: &decisions)
-        } else if let request = wants(&records[place], at: now) {
-            asking.append(BudgetRequest(place: place, wanted: request))
+        change(place, at: now, into: &decisions) { machine, container, output in
+            if container.isBusyMoving && now - container.pendingSince >= reportPatience {
+                for action in container.givePendingUp() { machine.settle(action, at: now) }
+            }
+            if machine.settings.kind == .tmo {
+                machine.serveSenpai(&container, at: now, into: &output)
+            } else if let request = machine.wants(&container, at: now) {
+                machine.asking.append(BudgetRequest(place: place, wanted: request))
+            }
         }
     }
 

@@ -68,14 +68,24 @@ package struct PolicyMachine: Sendable {
             return
         default: break
         }
-        var records = containers.lend()
-        defer { containers.takeBack(&records) }
-        switch event {
-        case .measured, .reported: break
-        default: records[place].heardAt = now
+        change(place, at: now, into: &decisions) { machine, container, output in
+            switch event {
+            case .measured, .reported: break
+            default: container.heardAt = now
+            }
+            machine.apply(event, to: &container, at: now, into: &output)
         }
-        var output = Output(id: id, now: now, taking: &decisions)
-        apply(event, to: &records[place], at: now, into: &output)
+    }
+
+    /// Changes a container's record where it lies, and appends what is decided.
+    mutating func change(
+        _ place: Int, at now: Nanoseconds, into decisions: inout [Decision],
+        _ body: (inout PolicyMachine, inout ContainerRecord, inout Output) -> Void
+    ) {
+        var output = Output(id: containers.handles[place], now: now, taking: &decisions)
+        var records = containers.lend()
+        body(&self, &records[place], &output)
+        containers.takeBack(&records)
         output.give(back: &decisions)
     }
 

@@ -111,7 +111,21 @@ extension Bench {
 
     // MARK: Parts
 
-    /// 50 requests of 20 ms, 20 s apart, of which a window of one may be lengthened by `cost` thousandths.
+    /// 50 requests of 20 ms, each reported as done before it is looked at.
+    private func serve(
+        _ bench: inout Bench, apart pause: Nanoseconds = .seconds(20), released: UInt64 = 1000,
+        hot: UInt64 = 10, _ look: (inout Bench, [Decision]) -> Void
+    ) {
+        bench.launch()
+        for _ in 1...50 {
+            bench.now += pause
+            let decisions = bench.request(latency: .milliseconds(20))
+            bench.complete(decisions, released: released, hot: hot)
+            look(&bench, decisions)
+        }
+    }
+
+    /// What is examined of them, where a window of one may be lengthened by `cost` thousandths.
     private func parts(
         cost: UInt64, _ change: (inout PolicySettings) -> Void = { _ in }
     ) -> [Decision] {
@@ -120,14 +134,8 @@ extension Bench {
             $0.requestWindow = 1
             change(&$0)
         }
-        bench.launch()
         var found: [Decision] = []
-        for _ in 1...50 {
-            bench.now += .seconds(20)
-            let decisions = bench.request(latency: .milliseconds(20))
-            found += decisions.filter { $0.action.word == "examine-all" }
-            bench.complete(decisions)
-        }
+        serve(&bench) { found += $1.filter { $0.action.word == "examine-all" } }
         return found
     }
 
@@ -149,42 +157,27 @@ extension Bench {
 
     @Test func aRequestInTheWindowOfAPartReadsNothingBack() {
         var bench = Bench { $0.requestWindow = 1 }
-        bench.launch()
         var recalled = 0
-        for _ in 1...50 {
-            bench.now += .seconds(5)
-            let decisions = bench.request(latency: .milliseconds(20))
-            recalled += decisions.count { $0.action == .recall }
-            bench.complete(decisions)
-        }
+        serve(&bench, apart: .seconds(5)) { recalled += $1.count { $0.action == .recall } }
         #expect(recalled == 1, "after the pause in the init pucket's window")
     }
 
     @Test func aWindowDoesNotFollowAnotherWithoutARequestThatShowsWhatCameBack() {
         var bench = Bench { $0.requestWindow = 3 }
-        bench.launch()
         var releases = 0
-        for _ in 1...50 {
-            bench.now += .seconds(20)
-            let decisions = bench.request(latency: .milliseconds(20))
-            if actions(decisions).contains("release-all") {
-                releases += 1
-                #expect(!actions(decisions).contains("examine-all"))
-            }
-            bench.complete(decisions)
+        serve(&bench) { _, decisions in
+            guard actions(decisions).contains("release-all") else { return }
+            releases += 1
+            #expect(!actions(decisions).contains("examine-all"))
         }
         #expect(releases >= 5)
     }
 
     @Test func whatComesBackOfAPartDoesNotWidenTheFunctionsWindow() {
         var bench = Bench()
-        bench.launch()
         var refaults: UInt64 = 0
         var parts = 0
-        for _ in 1...50 {
-            bench.now += .seconds(20)
-            let decisions = bench.request(latency: .milliseconds(20))
-            bench.complete(decisions, released: 200, hot: 0)
+        serve(&bench, released: 200, hot: 0) { bench, decisions in
             if actions(decisions).contains("release-all") {
                 parts += 1
                 refaults += 150
