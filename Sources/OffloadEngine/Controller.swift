@@ -247,7 +247,6 @@ package final class Controller: Sendable {
                 job, deadline: job.start + settings.recallDeadline.nanoseconds)
             guard let asked else { continue }
             _ = inbox.put(.recalled(job.item, asked, duration: monotonicNow() - job.start))
-            recaller.watchOrder(job.item.container)
         }
     }
 }

@@ -16,11 +16,14 @@ struct ProcessPages: Sendable {
     var recalled = PageRuns()
     /// What first requests after a drain need.
     var wake = WakeRecord()
-    /// Such a request runs; what of the prefetched pages it was seen to touch, one look after the other.
+    /// Such a request runs.
     var isWaking = false
-    /// What was far when it came.
+    /// What was far when it came, what was prefetched for it, and what of that tells for the pages that were mapped ahead of it.
     var farAtWake = PageRuns()
-    var order: [PageRuns] = []
+    var prefetched = PageRuns()
+    var sample = PageRuns()
+    /// What it came to before it was prefetched.
+    var early = PageRuns()
 }
 
 /// What moved, since the container began.

@@ -46,7 +46,7 @@ enum Limits {
     static let recalls = 1024
     static let containers = 16_384
     static let decisions = 4096
-    /// One more than share a container's way back: while one watches the order of a request's steps another container may wake.
+    /// Threads that read back, and how many of them share a container's way back.
     static let recallThreads = 3
     static let recallStreams = 2
     /// Of the mover: nobody waits for pages to leave, and a tenth of a busy processor is enough for it. It is no idle task, as it may hold

@@ -9,6 +9,8 @@ final class RecallJob: Sendable {
     struct Piece: Sendable {
         let process: TargetProcess
         let pages: PageRuns
+        /// Those of them that are mapped as soon as they are there.
+        var mapped = PageRuns()
     }
 
     let item: WorkItem
@@ -50,11 +52,8 @@ final class RecallJob: Sendable {
 
 /// Reads working sets back. Each recall thread has its own.
 final class PageRecaller {
-    /// 2 MiB: small enough that all threads have work to the end, and far memory sees requests of some length.
-    private static let piecePages: UInt64 = 512
-    /// The request's first steps are looked at after so long, then after twice as long, and so on.
-    private static let firstLook: Int64 = 2_000_000
-    private static let looks = 7
+    /// 1 MiB: small enough that all threads have work to the end, and far memory sees requests of some length.
+    private static let piecePages: UInt64 = 256
 
     private let reader = PageMapReader()
     private let mode: PrefetchMode
@@ -65,19 +64,58 @@ final class PageRecaller {
     /// asked for, when this is the last of them.
     func recall(_ job: RecallJob, deadline: Int64) -> PageCount? {
         let container = job.item.container
-        while let piece = job.take({ plan(container) }), monotonicNow() < deadline {
+        // A piece is mapped when the one behind it has been asked for: until then its pages are on their way. That also bounds what is
+        // underway, and with it how long a fault of the request waits in the queue of the swap device.
+        var underway: RecallJob.Piece?
+        while let piece = job.take({ plan(container) }) {
+            guard monotonicNow() < deadline else {
+                // What came back by then says nothing about what should.
+                container.update(piece.process) { $0.isWaking = false }
+                break
+            }
+            noteEarly(piece, container)
             guard let done = try? piece.process.advise(piece.pages, .willNeed) else { continue }
             job.note(done)
-            // They are local again, in the swap cache: what requests do not touch of them is to be released like
-            // the rest of a window, or it would stay for good.
-            container.update(piece.process) {
-                $0.marked = $0.marked.union(piece.pages)
-                $0.recalled = $0.recalled.union(piece.pages)
-            }
+            keepWaiting(piece.pages.subtracting(piece.mapped), of: piece, container)
+            if let underway { map(underway, container) }
+            underway = piece
         }
+        if let underway { map(underway, container) }
         guard let total = job.leave() else { return nil }
         container.state.withLock { $0.ledger.recalled += total }
         return total
+    }
+
+    /// What the request has read back by itself before it was its turn is what the request waits for: next time it comes first.
+    private func noteEarly(_ piece: RecallJob.Piece, _ container: EngineContainer) {
+        guard mode == .adaptive,
+            let early = try? piece.process.census(of: piece.pages, using: reader).present,
+            !early.isEmpty
+        else { return }
+        container.update(piece.process) { if $0.isWaking { $0.early = $0.early.union(early) } }
+    }
+
+    /// They are local again, in the swap cache: what requests do not touch of them is to be released like the rest of a window, or it
+    /// would stay for good.
+    private func keepWaiting(
+        _ pages: PageRuns, of piece: RecallJob.Piece, _ container: EngineContainer
+    ) {
+        guard !pages.isEmpty else { return }
+        container.update(piece.process) {
+            $0.marked = $0.marked.union(pages)
+            $0.recalled = $0.recalled.union(pages)
+        }
+    }
+
+    private func map(_ piece: RecallJob.Piece, _ container: EngineContainer) {
+        guard !piece.mapped.isEmpty else { return }
+        // To map a page is nobody's access: it waits no longer for its release, where it would count as one.
+        container.update(piece.process) {
+            if !$0.marked.isEmpty { $0.marked = $0.marked.subtracting(piece.mapped) }
+        }
+        guard piece.process.touch(piece.mapped) < piece.mapped.pages else { return }
+        // Some could not be read, and which is not known.
+        keepWaiting(piece.mapped, of: piece, container)
     }
 
     private func plan(_ container: EngineContainer) -> [RecallJob.Piece] {
@@ -93,47 +131,34 @@ final class PageRecaller {
             else { continue }
             let batches =
                 mode == .adaptive && isWaking
-                ? known.wake.batches(local: known.workingSet) : [known.workingSet]
+                ? known.wake.batches(local: known.workingSet)
+                : [WakeBatch(pages: known.workingSet, isMapped: false)]
+            var sample = PageRuns()
+            var wanted = PageRuns()
+            for batch in batches {
+                let far = census.swapped.intersection(batch.pages)
+                wanted = wanted.union(far)
+                let unmapped = batch.isMapped ? known.wake.sample(of: far) : far
+                if batch.isMapped { sample = sample.union(unmapped) }
+                far.forEachPiece(pages: Self.piecePages) { piece in
+                    let mapped = batch.isMapped ? piece.subtracting(unmapped) : PageRuns()
+                    pieces.append(
+                        RecallJob.Piece(process: process, pages: piece, mapped: mapped))
+                    return true
+                }
+            }
             if isWaking {
+                let (prefetched, probes) = (wanted, sample)
                 container.update(process) {
                     $0.isWaking = true
                     $0.farAtWake = census.swapped
-                }
-            }
-            for batch in batches {
-                let far = census.swapped.intersection(batch)
-                far.forEachPiece(pages: Self.piecePages) { piece in
-                    pieces.append(RecallJob.Piece(process: process, pages: piece))
-                    return true
+                    $0.prefetched = prefetched
+                    $0.sample = probes
+                    $0.early = PageRuns()
                 }
             }
         }
         return pieces
-    }
-
-    /// Looks which of the prefetched pages the request comes to first, until it has ended or was looked at often enough. Once an order
-    /// is known it is kept for as long as the record matches.
-    func watchOrder(_ container: EngineContainer) {
-        guard mode == .adaptive else { return }
-        let (processes, pages) = container.state.withLock { ($0.processes, $0.pages) }
-        var unseen: [ProcessIdentity: PageRuns] = [:]
-        for (identity, known) in pages where known.isWaking && known.wake.waves.count < 2 {
-            unseen[identity] = known.recalled
-        }
-        var pause = Self.firstLook
-        for _ in 0..<Self.looks where !unseen.isEmpty && container.isServing {
-            for (identity, left) in unseen {
-                guard let process = processes[identity],
-                    let census = try? process.census(of: left, using: reader)
-                else { continue }
-                let touched = census.present
-                if touched.isEmpty { continue }
-                unseen[identity] = left.subtracting(touched)
-                container.update(process) { if $0.isWaking { $0.order.append(touched) } }
-            }
-            sleepNanoseconds(pause)
-            pause *= 2
-        }
     }
 }
 
@@ -147,10 +172,12 @@ extension EngineContainer {
             guard let census = try? process.census(using: reader) else { continue }
             update(process) { pages in
                 pages.wake.note(
-                    touched: census.present.intersection(pages.farAtWake), order: pages.order,
-                    prefetched: pages.recalled)
-                pages.order = []
+                    touched: census.present.intersection(pages.farAtWake), early: pages.early,
+                    prefetched: pages.prefetched, sample: pages.sample)
+                pages.early = PageRuns()
                 pages.farAtWake = PageRuns()
+                pages.prefetched = PageRuns()
+                pages.sample = PageRuns()
                 pages.isWaking = false
             }
         }
