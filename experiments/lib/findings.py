@@ -7,10 +7,10 @@ import stats
 FUNCTIONS = ["bert", "graph", "web", "float", "matmul", "linpack", "image", "chameleon", "pyaes", "gzip", "json"]
 
 
-def change_of_pairs(percent):
-    """The statistic of Findings.pairs: how much higher the percentile is than the reference's."""
-    def change(pairs):
-        own, other = (stats.percentile([value for pair in pairs for value in pair[side]], percent) for side in (0, 1))
+def change_of_events(percent):
+    """The statistic of Findings.events: how much higher the percentile is than the reference's."""
+    def change(events):
+        own, other = (stats.percentile([value for event in events for pair in event for value in pair[side]], percent) for side in (0, 1))
         return own / other - 1 if own is not None and other else None
 
     return change
@@ -111,29 +111,38 @@ class Findings:
         return own / other - 1 if own is not None and other else None
 
     def change_interval(self, policy, function, percent=95, reference="none"):
-        """95 % of `change`; None with fewer than 5 requests."""
-        pairs = self.pairs(policy, [function], reference)
-        return stats.bootstrap([pairs], change_of_pairs(percent)) if len(pairs) >= 5 else None
+        """95 % of `change`; None with fewer than 5 events."""
+        events = self.events(policy, [function], reference)
+        return stats.bootstrap([events], change_of_events(percent)) if len(events) >= 5 else None
 
-    def pairs(self, policy, functions, reference="none"):
-        """The same request under both: ([latency over its function's median without offloading, of each repetition], the same of the reference). All policies
-        replay one schedule: a request that starts a container, or meets another, does so under each, so it is requests that are drawn again, with
-        what they took under both, and not latencies of each policy by themselves."""
+    def events(self, policy, functions, reference="none"):
+        """The same request under both: ([latency over its function's median without offloading, of each repetition], the same of the reference), in lists
+        of those that belong together. All policies replay one schedule: a request that starts a container, or meets another, does so under each, so it is
+        requests that are drawn again, with what they took under both, and not latencies of each policy by themselves. And those that came while an
+        earlier one of their function was not yet answered, under either policy, waited for the same: they are one event, drawn or not drawn as a whole."""
         middles = {name: self.latency(reference, name, 50) for name in functions if self.whole_cached(policy, name)}
-        found = {}
+        found, answered = {}, {}
         for side, name in enumerate((policy, reference)):
             for request in self.requests(name):
                 middle = middles.get(request["function"])
                 if middle:
                     key = (request["function"], request["due_ms"])
                     found.setdefault(key, ([], []))[side].append(request["latency_us"] / 1000 / middle)
-        return list(found.values())
+                    answered[key] = max(answered.get(key, 0), request["due_ms"] + request["latency_us"] / 1000)
+        events, function, busy = [], None, 0
+        for key in sorted(found):
+            if key[0] != function or key[1] >= busy:
+                events.append([])
+                function, busy = key[0], 0
+            events[-1].append(found[key])
+            busy = max(busy, answered[key])
+        return events
 
     def pooled_change(self, policy, functions, percent=95, reference="none"):
         """(change, interval) of the percentile over the latencies of several functions, each over its function's median without offloading."""
-        pairs = self.pairs(policy, functions, reference)
-        change = change_of_pairs(percent)
-        return (change(pairs), stats.bootstrap([pairs], change)) if pairs else (None, None)
+        events = self.events(policy, functions, reference)
+        change = change_of_events(percent)
+        return (change(events), stats.bootstrap([events], change)) if events else (None, None)
 
     def cold_starts(self, policy, function=None):
         return sum(request["cold"] for request in self.requests(policy, function, warm_up=True))

@@ -292,13 +292,20 @@ class Findings(unittest.TestCase):
         # Requests differ by a factor of forty, the policies by 2 %: what differs between requests is none of the policies'.
         result = self.result()
         for phase, factor in zip(result["report"]["phases"], (1, 1.02)):
-            phase["requests"] = [{"function": "bert-low", "due_ms": due, "latency_us": 1000 * (1 + due) * factor, "cold": False, "warm_up": False,
-                                  "outcome": "right", "major_faults": 0} for due in range(40)]
+            phase["requests"] = [{"function": "bert-low", "due_ms": 100 * number, "latency_us": 1000 * (1 + number) * factor, "cold": False, "warm_up": False,
+                                  "outcome": "right", "major_faults": 0} for number in range(40)]
         data = findings.Findings(result)
         for change, (low, high) in [(data.change("farmem", "bert-low"), data.change_interval("farmem", "bert-low")),
                                     data.pooled_change("farmem", ["bert-low"])]:
             for value in (change, low, high):
                 self.assertAlmostEqual(value, 0.02)
+        # Those that wait for each other are one event.
+        for phase, slow in zip(result["report"]["phases"], (5000, 8000)):
+            for request in phase["requests"][-5:]:
+                request["latency_us"] = 1000 * slow
+        queued = findings.Findings(result).events("farmem", ["bert-low"])
+        self.assertEqual(sorted(len(event) for event in queued)[-1], 5)
+        self.assertEqual(sum(len(event) for event in queued), 40)
         # One that got no answer leaves its function without figures.
         result["report"]["phases"][1]["requests"][0]["outcome"] = "failed"
         self.assertEqual(findings.Findings(result).pooled_change("farmem", ["bert-low"]), (None, None))
