@@ -18,6 +18,8 @@ struct ProcessPages: Sendable {
     var wake = WakeRecord()
     /// Such a request runs.
     var isWaking = false
+    /// Pages are mapped ahead of it.
+    var isMappedAhead = false
     /// What was far when it came, what was prefetched for it, and what of that tells for the pages that were mapped ahead of it.
     var farAtWake = PageRuns()
     var prefetched = PageRuns()

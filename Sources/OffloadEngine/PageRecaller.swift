@@ -149,7 +149,9 @@ final class PageRecaller {
             }
             if isWaking {
                 let (prefetched, probes) = (wanted, sample)
+                let isMapped = batches.contains(where: \.isMapped)
                 container.update(process) {
+                    $0.isMappedAhead = isMapped
                     $0.isWaking = true
                     $0.farAtWake = census.swapped
                     $0.prefetched = prefetched
@@ -173,7 +175,8 @@ extension EngineContainer {
             update(process) { pages in
                 pages.wake.note(
                     touched: census.present.intersection(pages.farAtWake), early: pages.early,
-                    prefetched: pages.prefetched, sample: pages.sample)
+                    prefetched: pages.prefetched, isMapped: pages.isMappedAhead,
+                    sample: pages.sample)
                 pages.early = PageRuns()
                 pages.farAtWake = PageRuns()
                 pages.prefetched = PageRuns()

@@ -10,9 +10,9 @@ import Containers
 // - What the last one touched is mapped as soon as it has been read. The request takes no fault for it, and it keeps its place in the
 //   swap area: the kernel gives the slot of a page back whose first access is a write (do_swap_page, mm/memory.c), so pages that are
 //   written would move away from those that are only read, and the next wake-up would read pages one by one.
-// - What is mapped looks touched. So of those pages a sample, another one each time, only waits in the swap cache, as do all that the
-//   last request left alone. When less than three quarters of the sample are touched, the next request is a lesson: nothing is mapped
-//   ahead of it, and every page tells for itself.
+// - What is mapped looks touched. So of those pages a sample only waits in the swap cache, at the first wake-up, the second, the fourth,
+//   the eighth: each sample tears some of the pages apart. So do all that the last request left alone. When less than three
+//   quarters of a sample are touched, the next request is a lesson: nothing is mapped ahead of it, and every page tells for itself.
 // - When less than a quarter of what was prefetched has been touched three times in a row, requests have nothing in common: nothing is
 //   prefetched until two of them in a row share at least half of their pages.
 
@@ -28,7 +28,7 @@ struct WakeRecord: Equatable, Sendable {
     /// Groups of urgent pages.
     private static let urgentMax = 8
     /// One page in so many is in the sample, in runs of so many.
-    private static let sampleShare: UInt64 = 16
+    private static let sampleShare: UInt64 = 32
     private static let sampleRun: UInt64 = 8
     /// Fewer pages say nothing.
     private static let sampleMin: UInt64 = 32
@@ -60,6 +60,7 @@ struct WakeRecord: Equatable, Sendable {
     /// Which of the pages that would be mapped are not, this time, so as to see whether they are touched.
     func sample(of pages: PageRuns) -> PageRuns {
         var chosen = PageRuns()
+        guard wakes & (wakes + 1) == 0 else { return chosen }
         for run in pages.runs {
             var page = run.first
             while page < run.end {
@@ -83,22 +84,23 @@ struct WakeRecord: Equatable, Sendable {
     }
 
     /// Takes in what a first request did: `touched` are the pages it came to and those that were mapped ahead of it, `early` those it
-    /// came to before they were prefetched; `sample` were not mapped ahead, and tell for those that were.
+    /// came to before they were prefetched. With `isMapped` all but the last batch were mapped ahead but for `sample`, which tells for them.
     mutating func note(
-        touched: PageRuns, early: PageRuns, prefetched: PageRuns, sample: PageRuns = PageRuns()
+        touched: PageRuns, early: PageRuns, prefetched: PageRuns, isMapped: Bool = false,
+        sample: PageRuns = PageRuns()
     ) {
         let before = waves.reduce(PageRuns()) { $0.union($1) }
-        let witnesses = sample.isEmpty ? prefetched : sample
+        let witnesses = isMapped ? sample : prefetched
         let hits = witnesses.intersection(touched).pages
         let common = before.intersection(touched).pages
         if !prefetched.isEmpty {
-            if sample.isEmpty || sample.pages >= Self.sampleMin {
+            if !isMapped || sample.pages >= Self.sampleMin {
                 misses = hits * 4 < witnesses.pages ? misses + 1 : 0
             }
         } else if isStopped && common * 2 >= touched.pages && !touched.isEmpty {
             misses = 0
         }
-        isLesson = sample.pages >= Self.sampleMin && hits * 4 < sample.pages * 3
+        isLesson = misses > 0 || (sample.pages >= Self.sampleMin && hits * 4 < sample.pages * 3)
         wakes += 1
         older = before.subtracting(touched)
         var rest = touched

@@ -54,6 +54,39 @@ struct OffloadTests {
         }
     }
 
+    @Test func aWorkingSetStaysTogetherInTheSwapAreaFromWakeUpToWakeUp() throws {
+        try inWorld { world in
+            // Windows unmap pages for themselves.
+            _ = try world.startController([
+                "--refault-max", "1", "--init-pucket=false", "--runtime-pucket=false",
+            ])
+            let worker = try world.startWorker("t", mebibytes: 32)
+            try world.send("container_started")
+            try world.send("init_done")
+            try world.request(worker, touching: 8192)
+            var pagesAtOnce: [Int] = []
+            for _ in 0..<5 {
+                try world.wait(30, "the idle container is drained") {
+                    try world.container()?["state"]?.string == "drained"
+                }
+                let known = try world.container()?["recalled_bytes"]?.integer ?? 0
+                let before = try world.swapReads()
+                try world.send("request_start")
+                try world.wait(10, "the working set is back") {
+                    (try world.container()?["recalled_bytes"]?.integer ?? 0) > known + (24 << 20)
+                }
+                // Every second page is written: without mapping they would move away from the others.
+                #expect(try worker.touch(first: 0, count: 8192, writingEach: 2) == 0)
+                let after = try world.swapReads()
+                try world.send("request_end")
+                pagesAtOnce.append(
+                    (after.pages - before.pages) / max(1, after.requests - before.requests))
+            }
+            // One page alone is what comes at once of two areas in turn.
+            #expect(pagesAtOnce.allSatisfy { $0 >= 3 }, "pages per read: \(pagesAtOnce)")
+        }
+    }
+
     @Test func aRequestInTheWindowOfAnExaminationTakesMinorFaultsAlone() throws {
         try inWorld { world in
             // Its pages have been far and were not changed since: there is nothing to write, and an examination alone would free them.

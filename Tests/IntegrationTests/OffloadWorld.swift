@@ -108,6 +108,16 @@ final class OffloadWorld {
         } ?? 0
     }
 
+    /// Requests to read from the swap device so far, and pages that they read.
+    func swapReads() throws -> (requests: Int, pages: Int) {
+        let name = swapDevice?.split(separator: "/").last ?? ""
+        // Documentation/block/stat.rst: reads completed, merged, sectors.
+        let fields = try readSmallText("/sys/block/\(name)/stat").split(separator: " ")
+            .compactMap { Int($0) }
+        guard fields.count > 2 else { throw TestFailure("no statistics of \(name)") }
+        return (fields[0], fields[2] / 8)
+    }
+
     func limit() throws -> String {
         try readSmallText("\(Self.mount)\(Self.group)/memory.limit_in_bytes")
     }
@@ -167,8 +177,11 @@ final class Worker {
         server.listen(8)
         while True:
             peer, _ = server.accept()
-            first, count = map(int, peer.recv(64).split())
+            first, count, written = map(int, peer.recv(64).split())
             wrong = 0
+            # The last byte of every so many pages is what it was: a write, and the first access to those pages.
+            for page in range(first, first + count, written) if written else []:
+                data[page * 4096 + 4095:page * 4096 + 4096] = block[-1:]
             for page in range(first, first + count):
                 if data[page * 4096:page * 4096 + 4096] != page.to_bytes(8, "little") + block:
                     wrong += 1
@@ -193,11 +206,11 @@ final class Worker {
         }
     }
 
-    /// Reads and verifies pages; the number of wrong ones.
-    func touch(first: Int, count: Int) throws -> Int {
+    /// Reads and verifies pages; the number of wrong ones. With `writingEach`, the first access to one in so many is a write.
+    func touch(first: Int, count: Int, writingEach step: Int = 0) throws -> Int {
         let connection = try connectUnix(socket)
         try connection.setSocketTimeouts(receive: 20_000_000_000, send: 5_000_000_000)
-        try connection.writeAll("\(first) \(count)")
+        try connection.writeAll("\(first) \(count) \(step)")
         let answer = try readAll(connection, limit: 64, named: "worker")
         guard let wrong = Int(String(decoding: answer, as: UTF8.self)) else {
             throw TestFailure("the worker did not answer")

@@ -30,7 +30,8 @@ import Testing
         record.note(touched: all, early: pages(500, 10), prefetched: all)
         record.note(touched: all, early: pages(20, 10), prefetched: all)
         let batches = record.batches(local: PageRuns()).map(\.pages)
-        #expect(Array(batches[..<2]) == [pages(500, 10), pages(20, 10)], "in the order of learning")
+        // In the order of learning.
+        #expect(Array(batches[..<2]) == [pages(500, 10), pages(20, 10)])
         #expect(batches[2].pages == 980)
         // A request that waited for nothing teaches nothing, and a page that is not touched any more is not urgent.
         record.note(touched: pages(0, 505), early: PageRuns(), prefetched: all)
@@ -42,19 +43,26 @@ import Testing
         #expect(prefetched(record, local: PageRuns()) == all)
     }
 
-    @Test func whatIsSureIsMappedButForASampleThatIsAnotherOneEachTime() {
+    @Test func whatIsSureIsMappedButForASampleThatIsTakenEverLessOften() {
         var record = WakeRecord()
         let all = pages(0, 16_384)
-        record.note(touched: all, early: PageRuns(), prefetched: all, sample: record.sample(of: all))
-        #expect(record.batches(local: PageRuns())[0].isMapped)
-        let first = record.sample(of: all)
-        #expect((700...1400).contains(first.pages), "one in sixteen: \(first.pages)")
-        #expect(first.subtracting(all).isEmpty)
-        record.note(touched: all, early: PageRuns(), prefetched: all, sample: first)
-        let second = record.sample(of: all)
-        #expect(first.intersection(second).pages < 200, "another one")
-        // Parts of blocks stay within what was asked for.
-        #expect(record.sample(of: pages(3, 2)).subtracting(pages(3, 2)).isEmpty)
+        var samples: [PageRuns] = []
+        for _ in 0..<16 {
+            #expect(record.batches(local: all)[0].isMapped)
+            samples.append(record.sample(of: all))
+            // Parts of blocks stay within what was asked for.
+            #expect(record.sample(of: pages(3, 2)).subtracting(pages(3, 2)).isEmpty)
+            record.note(
+                touched: all, early: PageRuns(), prefetched: all, isMapped: true,
+                sample: samples.last ?? PageRuns())
+        }
+        let taken = samples.indices.filter { !samples[$0].isEmpty }
+        #expect(taken == [0, 1, 3, 7, 15])
+        for index in taken {
+            #expect((350...700).contains(samples[index].pages), "one in thirty-two")
+            #expect(samples[index].subtracting(all).isEmpty)
+        }
+        #expect(samples[0].intersection(samples[1]).pages < 100, "another one")
     }
 
     @Test func aSampleThatIsNotTouchedMakesTheNextRequestALesson() {
@@ -64,18 +72,17 @@ import Testing
         // All that was mapped looks touched; of the sample only half was.
         let half = sample.prefix(pages: sample.pages / 2)
         let seen = all.subtracting(sample).union(half)
-        record.note(touched: seen, early: PageRuns(), prefetched: all, sample: sample)
+        record.note(
+            touched: seen, early: PageRuns(), prefetched: all, isMapped: true, sample: sample)
         #expect(record.isLesson)
-        let batches = record.batches(local: PageRuns())
-        #expect(batches.allSatisfy { !$0.isMapped })
+        #expect(record.batches(local: PageRuns()).allSatisfy { !$0.isMapped })
         // The lesson: half of the pages are not needed. They get one more chance, unmapped, while the others are mapped again.
         record.note(touched: pages(0, 2048), early: PageRuns(), prefetched: all)
         #expect(!record.isLesson)
         let next = record.batches(local: PageRuns())
         #expect(next.filter(\.isMapped).reduce(0) { $0 + $1.pages.pages } == 2048)
         #expect(next.last?.isMapped == false)
-        let again = record.sample(of: pages(0, 2048))
-        record.note(touched: pages(0, 2048), early: PageRuns(), prefetched: seen, sample: again)
+        record.note(touched: pages(0, 2048), early: PageRuns(), prefetched: seen, isMapped: true)
         #expect(record.pages == 2048)
         #expect(!record.isLesson)
     }
@@ -85,10 +92,28 @@ import Testing
         let few = pages(0, 64)
         for _ in 0..<5 {
             record.note(
-                touched: pages(0, 60), early: PageRuns(), prefetched: few, sample: pages(60, 4))
+                touched: pages(0, 60), early: PageRuns(), prefetched: few, isMapped: true,
+                sample: pages(60, 4))
         }
         #expect(!record.isLesson)
         #expect(!record.isStopped)
+    }
+
+    @Test func whenNothingOfASampleIsTouchedLessonsFollowUntilNothingIsPrefetched() {
+        var record = WakeRecord()
+        let all = pages(0, 4096)
+        record.note(
+            touched: all.subtracting(record.sample(of: all)), early: PageRuns(), prefetched: all,
+            isMapped: true, sample: record.sample(of: all))
+        #expect(record.misses == 1)
+        for count in 2...3 {
+            #expect(record.isLesson)
+            let asked = prefetched(record, local: PageRuns())
+            record.note(
+                touched: pages(UInt64(count) * 10_000, 100), early: PageRuns(), prefetched: asked)
+            #expect(record.misses == count)
+        }
+        #expect(record.isStopped)
     }
 
     @Test func whatTwoRequestsLeaveAloneIsDroppedAndWhatIsFaultedInJoins() {
