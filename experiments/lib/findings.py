@@ -115,7 +115,20 @@ class Findings:
         events = self.events(policy, [function], reference)
         return stats.bootstrap([events], change_of_events(percent)) if len(events) >= 5 else None
 
-    def events(self, policy, functions, reference="none"):
+    def change_by_faults(self, policy, functions, most, percent=95, reference="none"):
+        """(share, change): how many requests had more than `most` faults on far memory under the policy in a repetition, and the pooled change of the others,
+        which are left out under both."""
+        waited, known = set(), set()
+        for request in self.requests(policy):
+            if request["function"] in functions and self.whole_cached(policy, request["function"]):
+                key = (request["function"], request["due_ms"])
+                known.add(key)
+                if (request["major_faults"] or 0) > most:
+                    waited.add(key)
+        events = self.events(policy, functions, reference, without=waited)
+        return (len(waited) / len(known), change_of_events(percent)(events)) if known and events else (None, None)
+
+    def events(self, policy, functions, reference="none", without=frozenset()):
         """The same request under both: ([latency over its function's median without offloading, of each repetition], the same of the reference), in lists
         of those that belong together. All policies replay one schedule: a request that starts a container, or meets another, does so under each, so it is
         requests that are drawn again, with what they took under both, and not latencies of each policy by themselves. And those that came while an
@@ -125,8 +138,8 @@ class Findings:
         for side, name in enumerate((policy, reference)):
             for request in self.requests(name):
                 middle = middles.get(request["function"])
-                if middle:
-                    key = (request["function"], request["due_ms"])
+                key = (request["function"], request["due_ms"])
+                if middle and key not in without:
                     found.setdefault(key, ([], []))[side].append(request["latency_us"] / 1000 / middle)
                     answered[key] = max(answered.get(key, 0), request["due_ms"] + request["latency_us"] / 1000)
         events, function, busy = [], None, 0

@@ -310,6 +310,16 @@ class Findings(unittest.TestCase):
         result["report"]["phases"][1]["requests"][0]["outcome"] = "failed"
         self.assertEqual(findings.Findings(result).pooled_change("farmem", ["bert-low"]), (None, None))
 
+    def test_requests_that_waited_for_far_memory_are_told_apart(self):
+        result = self.result()
+        for phase, slow in zip(result["report"]["phases"], (1, 9)):
+            phase["requests"] = [{"function": "bert-low", "due_ms": 100 * number, "latency_us": 1000 * (slow if number % 4 == 0 else 1), "cold": False,
+                                  "warm_up": False, "outcome": "right", "major_faults": 30 if slow > 1 and number % 4 == 0 else 0} for number in range(40)]
+        data = findings.Findings(result)
+        self.assertAlmostEqual(data.pooled_change("farmem", ["bert-low"])[0], 8)
+        self.assertEqual(data.change_by_faults("farmem", ["bert-low"], 20), (0.25, 0))
+        self.assertEqual(data.change_by_faults("farmem", ["bert-low"], 30)[0], 0)
+
     def test_virtual_time_refuses_to_speak_of_latency(self):
         data = findings.Findings(dict(self.result(), virtual=True))
         self.assertAlmostEqual(data.saved("farmem", "bert-low"), 0.75)
