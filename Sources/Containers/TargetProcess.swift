@@ -137,11 +137,11 @@ package final class TargetProcess: Sendable {
         return covered
     }
 
-    /// Reads a byte of each page so that what waits in the swap cache is mapped again.
-    /// Returns the pages reached.
-    package func touch(_ runs: PageRuns) -> UInt64 {
+    /// Reads a byte of each page so that what waits in the swap cache is mapped again, range after range until `deadline` (monotonic
+    /// nanoseconds): far memory that does not answer holds up each of them. Returns the pages reached.
+    package func touch(_ runs: PageRuns, until deadline: Int64 = .max) -> UInt64 {
         var touched: UInt64 = 0
-        for run in runs.runs {
+        for run in runs.runs where deadline == .max || monotonicNow() < deadline {
             let done = fm_touch_pages(memory.rawValue, run.first * 4096, Int(run.count))
             if done > 0 { touched += UInt64(done) }
         }

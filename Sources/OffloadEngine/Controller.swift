@@ -176,11 +176,7 @@ package final class Controller: Sendable {
     private func movePages(_ mover: any PageEngine) {
         working.add(1, ordering: .acquiringAndReleasing)
         defer { working.subtract(1, ordering: .acquiringAndReleasing) }
-        do throws(SystemError) {
-            try setThreadNiceness(Limits.moverNiceness)
-        } catch {
-            log.warn("mover_priority", ["error": error.description])
-        }
+        setMoverNiceness(Limits.moverNiceness)
         let damon = ColdPageout(stateDirectory: settings.stateDirectory)
         defer { damon.end() }
         let returner = PageReturner(rate: settings.policy.bandwidth)
@@ -202,6 +198,9 @@ package final class Controller: Sendable {
                 continue
             }
             if case .pullBack = item.decision.action {
+                // Somebody waits for this.
+                setMoverNiceness(0)
+                defer { setMoverNiceness(Limits.moverNiceness) }
                 let pages = returner.pullBack(item.container) {
                     inMaintenance.load(ordering: .relaxed)
                 }
@@ -216,6 +215,14 @@ package final class Controller: Sendable {
                 report.sweptOut = ByteCount(pages: after - before)
             }
             _ = inbox.put(.report(item, report, duration: monotonicNow() - start))
+        }
+    }
+
+    private func setMoverNiceness(_ nice: Int32) {
+        do throws(SystemError) {
+            try setThreadNiceness(nice)
+        } catch {
+            log.warn("mover_priority", ["error": error.description])
         }
     }
 

@@ -50,7 +50,7 @@ enum Limits {
     static let recallThreads = 3
     static let recallStreams = 2
     /// Of the mover: nobody waits for pages to leave, and a tenth of a busy processor is enough for it. It is no idle task, as it may hold
-    /// the lock of a container's address space. `farmem drain` has its pages read back by the mover, too, and waits for them.
+    /// the lock of a container's address space. While it reads pages back for `farmem drain`, which waits for them, it has none.
     static let moverNiceness: Int32 = 10
     /// How long the end waits for workers that hang in the kernel.
     static let stopDeadline = Nanoseconds.seconds(5)

@@ -77,10 +77,10 @@ final class PageRecaller {
             guard let done = try? piece.process.advise(piece.pages, .willNeed) else { continue }
             job.note(done)
             keepWaiting(piece.pages.subtracting(piece.mapped), of: piece, container)
-            if let underway { map(underway, container) }
+            if let underway { map(underway, container, deadline) }
             underway = piece
         }
-        if let underway { map(underway, container) }
+        if let underway { map(underway, container, deadline) }
         guard let total = job.leave() else { return nil }
         container.state.withLock { $0.ledger.recalled += total }
         return total
@@ -107,14 +107,18 @@ final class PageRecaller {
         }
     }
 
-    private func map(_ piece: RecallJob.Piece, _ container: EngineContainer) {
+    private func map(
+        _ piece: RecallJob.Piece, _ container: EngineContainer, _ deadline: Int64
+    ) {
         guard !piece.mapped.isEmpty else { return }
         // To map a page is nobody's access: it waits no longer for its release, where it would count as one.
         container.update(piece.process) {
             if !$0.marked.isEmpty { $0.marked = $0.marked.subtracting(piece.mapped) }
         }
-        guard piece.process.touch(piece.mapped) < piece.mapped.pages else { return }
-        // Some could not be read, and which is not known.
+        guard piece.process.touch(piece.mapped, until: deadline) < piece.mapped.pages else {
+            return
+        }
+        // Some were not reached, and which is not known.
         keepWaiting(piece.mapped, of: piece, container)
     }
 

@@ -143,18 +143,18 @@ func fixture(_ version: ControlGroupVersion) -> ControlGroups {
         #expect(ProcessIdentity(pid: 42, stat: "42 (a) S 4 5 6") == nil)
     }
 
+    private func state(_ pid: Int32) throws -> Substring? {
+        try readSmallText("/proc/\(pid)/stat").split(separator: ")").last?.dropFirst().prefix(1)
+    }
+
     /// A container's first process is the runtime's before it is the container's.
     @Test(.enabled(if: Capability.root.isUsable, "\(Capability.root.reason)"))
     func aProcessThatCalledExecIsAnother() throws {
         let child = try TestProcess("/bin/sh", ["-c", "kill -STOP $$; exec /bin/sleep 60"])
-        func state() throws -> Substring? {
-            try readSmallText("/proc/\(child.pid)/stat")
-                .split(separator: ")").last?.dropFirst().prefix(1)
-        }
         func name() throws -> String {
             try readSmallText("/proc/\(child.pid)/comm")
         }
-        while try state() != "T" { usleep(1000) }
+        while try state(child.pid) != "T" { usleep(1000) }
         let before = try TargetProcess(pid: child.pid)
         let reader = PageMapReader()
         #expect(try before.census(using: reader).present.pages > 0)
@@ -164,6 +164,24 @@ func fixture(_ version: ControlGroupVersion) -> ControlGroups {
         #expect(try before.census(using: reader).present.pages == 0, "its address space is gone")
         #expect(try TargetProcess(pid: child.pid).census(using: reader).present.pages > 0)
         try child.kill()
+    }
+
+    @Test(.enabled(if: Capability.root.isUsable, "\(Capability.root.reason)"))
+    func pagesAreTouchedPastHolesAndUntilTheDeadline() throws {
+        let child = try TestProcess("/bin/sleep", ["60"])
+        defer { _ = try? child.kill() }
+        while try readSmallText("/proc/\(child.pid)/comm") != "sleep\n" || state(child.pid) != "S" {
+            usleep(1000)
+        }
+        let target = try TargetProcess(pid: child.pid)
+        let present = try target.census(using: PageMapReader()).present
+        #expect(present.pages > 2)
+        #expect(target.touch(present) == present.pages)
+        #expect(target.touch(present, until: 0) == 0, "the deadline has come")
+        var runs = PageRuns()
+        runs.append(first: 1, count: 3)
+        #expect(target.touch(runs) == 0, "nobody's pages")
+        #expect(target.touch(runs.union(present)) == present.pages, "the others are gone on with")
     }
 
     @Test(.enabled(if: Capability.root.isUsable, "\(Capability.root.reason)"))

@@ -140,20 +140,26 @@ struct OffloadTests {
         }
     }
 
+    /// Of each thread of a process, by its name.
+    private func threadNiceness(of process: TestProcess) throws -> [String: Int] {
+        let tasks = "/proc/\(process.pid)/task"
+        var niceness: [String: Int] = [:]
+        for task in try directoryEntries(tasks) {
+            let stat = try readSmallText("\(tasks)/\(task)/stat")
+            guard let open = stat.firstIndex(of: "("), let close = stat.lastIndex(of: ")")
+            else { continue }
+            let name = String(stat[stat.index(after: open)..<close])
+            // proc(5): the 19th field; the third follows the name.
+            let fields = stat[stat.index(after: close)...].split(separator: " ")
+            niceness[name] = Int(fields[16])
+        }
+        return niceness
+    }
+
     @Test func nobodyWaitsForTheThreadThatMovesPagesOut() throws {
         try inWorld { world in
             let controller = try world.startController()
-            let tasks = "/proc/\(controller.pid)/task"
-            var niceness: [String: Int] = [:]
-            for task in try directoryEntries(tasks) {
-                let stat = try readSmallText("\(tasks)/\(task)/stat")
-                guard let open = stat.firstIndex(of: "("), let close = stat.lastIndex(of: ")")
-                else { continue }
-                let name = String(stat[stat.index(after: open)..<close])
-                // proc(5): the 19th field; the third follows the name.
-                let fields = stat[stat.index(after: close)...].split(separator: " ")
-                niceness[name] = Int(fields[16])
-            }
+            let niceness = try threadNiceness(of: controller)
             #expect(niceness["fm-mover"] == 10)
             #expect(niceness["fm-recall-0"] == 0 && niceness["fm-control"] == 0, "\(niceness)")
         }
@@ -199,7 +205,8 @@ struct OffloadTests {
 
     @Test func aDrainBringsEverythingBackAndNothingLeavesUntilItIsTakenBack() throws {
         try inWorld { world in
-            _ = try world.startController()
+            // So slow that it can be looked at.
+            let controller = try world.startController(["--bandwidth", "32MiB/s"])
             let worker = try world.startWorker("m", mebibytes: 64)
             try world.send("container_started")
             try world.send("init_done")
@@ -209,9 +216,15 @@ struct OffloadTests {
             #expect((try world.container()?["far_bytes"]?.integer ?? 0) > 48 << 20)
             let socket = "unix:\(world.directory.file("offloadd.sock"))"
             let drain = try TestProcess("farmem", ["drain", "--offloadd", socket])
+            try world.wait(10, "somebody waits for the mover now") {
+                try threadNiceness(of: controller)["fm-mover"] == 0
+            }
             #expect(try drain.wait(seconds: 60) == .exited(0), "\(drain.standardError)")
             #expect((try world.container()?["far_bytes"]?.integer ?? .max) < 4 << 20)
             #expect(try world.get("/v1/status")["paused_by"]?.string == "maintenance")
+            try world.wait(5, "nobody does any more") {
+                try threadNiceness(of: controller)["fm-mover"] == 10
+            }
             // A request comes and goes; it stays local.
             try world.request(worker, touching: 16384)
             sleepNanoseconds(2_500_000_000)
