@@ -12,6 +12,10 @@ struct ProcessPages: Sendable {
     var marked = PageRuns()
     /// What the last windows found to be in use.
     var workingSet = PageRuns()
+    /// A window of requests has closed: before that the working set is all that was there.
+    var hadWindow = false
+    /// The working set that a recall brings back is what requests were seen to use.
+    var isSetMeasured = false
     /// Read back ahead of a request since the last drain, and so far not touched as far as is known.
     var recalled = PageRuns()
     /// What first requests after a drain need.
@@ -180,6 +184,7 @@ final class EngineContainer: Sendable {
             update(process) { pages in
                 let unknown = pages.marked.intersection(census.swapped)
                 pages.workingSet = census.present.union(unknown.subtracting(pages.recalled))
+                pages.isSetMeasured = pages.hadWindow && unknown.isEmpty
                 pages.recalled = PageRuns()
             }
         }

@@ -162,7 +162,10 @@ final class PageMover: PageEngine {
         for process in processes {
             guard let census = try? process.census(using: reader) else { continue }
             // What is present now is what requests use.
-            start.container.update(process) { $0.workingSet = census.present }
+            start.container.update(process) {
+                $0.workingSet = census.present
+                $0.hadWindow = true
+            }
         }
     }
 

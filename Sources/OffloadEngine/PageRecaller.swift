@@ -135,7 +135,7 @@ final class PageRecaller {
             else { continue }
             let batches =
                 mode == .adaptive && isWaking
-                ? known.wake.batches(local: known.workingSet)
+                ? known.wake.batches(local: known.workingSet, isMeasured: known.isSetMeasured)
                 : [WakeBatch(pages: known.workingSet, isMapped: false)]
             var sample = PageRuns()
             var wanted = PageRuns()

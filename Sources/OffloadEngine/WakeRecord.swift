@@ -50,8 +50,9 @@ struct WakeRecord: Equatable, Sendable {
     var pages: UInt64 { waves.reduce(older.pages) { $0 + $1.pages } }
 
     /// What to prefetch, the most urgent first; `local` is what the process held before it was drained, for as long as nothing is known.
-    func batches(local: PageRuns) -> [WakeBatch] {
-        if !isKnown { return [WakeBatch(pages: local, isMapped: true)] }
+    /// Unless a window has measured that, it is everything, and what is mapped of it would stay.
+    func batches(local: PageRuns, isMeasured: Bool = true) -> [WakeBatch] {
+        if !isKnown { return [WakeBatch(pages: local, isMapped: isMeasured)] }
         if isStopped { return [] }
         return waves.map { WakeBatch(pages: $0, isMapped: !isLesson) }
             + [WakeBatch(pages: older, isMapped: false)]

@@ -19,6 +19,8 @@ import Testing
         var record = WakeRecord()
         let local = pages(0, 1000)
         #expect(record.batches(local: local) == [WakeBatch(pages: local, isMapped: true)])
+        // What no window has measured would stay if it were mapped.
+        #expect(record.batches(local: local, isMeasured: false).map(\.isMapped) == [false])
         record.note(touched: pages(100, 200), early: PageRuns(), prefetched: local)
         #expect(prefetched(record, local: local) == pages(100, 200))
         #expect(record.pages == 200)
