@@ -65,7 +65,9 @@ struct ResourceTests {
         }
         #expect(try server.lease("nbd")?["clients"]?.integer == 1)
         sleepNanoseconds(500_000_000)
-        #expect(try ticks([server.process.pid], within: 5) == [0])
+        // A tick that falls into one of its wake-ups counts whole (CONFIG_TICK_CPU_ACCOUNTING).
+        let used = try ticks([server.process.pid], within: 5)
+        #expect(used[0] <= 1, "\(used)")
         #expect(try idle.wait(seconds: 0) == .running)
         user.fabric.close(releaseLease: true)
     }
